@@ -1,1 +1,31 @@
-//! .
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! The domain of Evanesce: from a workload's request to a complete set of files, audited.
+//!
+//! It knows no gRPC server, no kubelet, no Kubernetes API and no mount(2); programs bring those.
+//!
+//! # The straight line
+//! `deliver` calls, in order: [`policy`] (workload and reference → [`policy::Grant`]), a [`backend`]
+//! (grant → [`secret::Secret`]), `render` (secrets and spec → [`projection::Projection`]), and the program's
+//! `target::Target`, which makes the projection what readers see in one step. [`audit`] records how it ended.
+//!
+//! # The rooms
+//! - Nouns: [`names`], [`workload`], [`token`], [`secret`], [`secret_ref`], [`spec`], [`projection`], [`error`], [`clock`].
+//! - One verb each: [`policy`], [`backend`], `render`, [`audit`], [`keep`], [`credentials`], [`class_source`].
+
+pub mod audit;
+pub mod backend;
+pub mod class_source;
+pub mod clock;
+pub mod credentials;
+pub mod error;
+pub mod keep;
+pub mod names;
+pub mod policy;
+pub mod projection;
+pub mod secret;
+pub mod secret_ref;
+pub mod spec;
+pub mod token;
+pub mod workload;

@@ -1,0 +1,222 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! What happened, for auditors: one type for each event, OCSF on the wire, a guard so that nothing goes unsaid.
+//!
+//! Events hold names, versions and outcomes; never a value, a digest of one, a token, a lease id or anything that a
+//! backend wrote into a body. A [`Scope`] is opened before policy is asked and closed with the result, so every `?` on
+//! the way is audited; a scope that is dropped records [`Event::Cancelled`].
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::backend::{Identity, Login};
+use crate::error::{Error, Kind};
+use crate::names::{BackendName, VolumeClassName};
+use crate::secret::Version;
+use crate::workload::Workload;
+
+/// Where events go. Recording never waits for a disk or a network and never fails towards its caller.
+pub trait Auditor: Send + Sync {
+    /// Takes one event.
+    fn record(&self, event: Event);
+}
+
+/// Whose volume an event is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Subject {
+    /// The volume's id: joins the events of one volume.
+    pub volume: String,
+    /// The pod.
+    pub workload: Workload,
+    /// The `SecretVolume`.
+    pub class: VolumeClassName,
+}
+
+/// First delivery or refresh: two verbs with two rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Purpose {
+    /// The pod waits for its volume; a failure is loud.
+    First,
+    /// The pod runs; a failure keeps what it has.
+    Refresh,
+}
+
+impl Purpose {
+    /// The name used in metrics, logs and events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::First => "first",
+            Self::Refresh => "refresh",
+        }
+    }
+}
+
+/// How one step ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It did what it should.
+    Success,
+    /// It did not; which kind of failure.
+    Failure(Kind),
+}
+
+/// A secret that a volume shows, by name and version.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+pub struct Shown {
+    /// The backend.
+    pub backend: BackendName,
+    /// The exact path that was sent.
+    pub path: String,
+    /// Its version, where the backend has one.
+    pub version: Option<Version>,
+}
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// A delivery was dropped before its end: the daemon drains or a task was lost.
+    Cancelled {
+        /// Whose volume.
+        subject: Subject,
+        /// Which verb.
+        purpose: Purpose,
+    },
+    /// A delivery failed for a reason that is nobody's permission.
+    Failed {
+        /// Whose volume.
+        subject: Subject,
+        /// Which verb.
+        purpose: Purpose,
+        /// What kind of failure.
+        kind: Kind,
+        /// The tenant's message.
+        message: String,
+    },
+    /// A backend was asked for a secret.
+    Fetched {
+        /// Whose volume.
+        subject: Subject,
+        /// Whom the backend took the caller for.
+        identity: Identity,
+        /// Which secret, at which version.
+        secret: Shown,
+        /// The backend's name for the request.
+        request_id: Option<String>,
+        /// How long the answer lasts, where it has an end.
+        ttl: Option<Duration>,
+        /// Where it was sent.
+        endpoint: Option<(String, u16)>,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// A backend was asked to log a workload in.
+    LoggedIn {
+        /// Whose volume.
+        subject: Subject,
+        /// Whom the backend was asked to take the caller for.
+        identity: Identity,
+        /// What it gave.
+        login: Login,
+        /// How it ended.
+        outcome: Outcome,
+    },
+    /// A volume became visible in its pod.
+    Mounted {
+        /// Whose volume.
+        subject: Subject,
+        /// Where.
+        target: String,
+        /// The files, by path.
+        files: Vec<String>,
+        /// The secrets they show.
+        secrets: Vec<Shown>,
+        /// The mount's options.
+        options: Vec<String>,
+    },
+    /// A new generation took the place of the one before.
+    Refreshed {
+        /// Whose volume.
+        subject: Subject,
+        /// The new generation's number.
+        generation: u64,
+        /// The secrets shown before.
+        before: Vec<Shown>,
+        /// The secrets shown now.
+        after: Vec<Shown>,
+    },
+    /// Policy, the backend or the request's own form said no.
+    Refused {
+        /// Whose volume, as far as the request said.
+        subject: Option<Subject>,
+        /// The volume's id, as far as the request said.
+        volume: Option<String>,
+        /// What kind of refusal.
+        kind: Kind,
+        /// The tenant's message.
+        message: String,
+    },
+    /// A volume is gone from its pod.
+    Unmounted {
+        /// Whose volume; absent for a volume this process never knew.
+        subject: Option<Subject>,
+        /// The volume's id.
+        volume: String,
+        /// Where it was.
+        target: String,
+    },
+}
+
+/// The audit of one delivery: a guard that records how it ended.
+pub struct Scope {
+    auditor: Arc<dyn Auditor>,
+    subject: Subject,
+    purpose: Purpose,
+    open: bool,
+}
+
+impl Scope {
+    /// Opens the scope of one delivery.
+    pub fn open(auditor: Arc<dyn Auditor>, subject: Subject, purpose: Purpose) -> Self {
+        Self { auditor, subject, purpose, open: true }
+    }
+
+    /// Whose volume.
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// Records a step on the way.
+    pub fn record(&self, event: Event) {
+        self.auditor.record(event);
+    }
+
+    /// Records the end: `done` says what a success was, if it was worth an event.
+    pub fn close<T>(mut self, result: &Result<T, Error>, done: impl FnOnce(Subject, &T) -> Option<Event>) {
+        self.open = false;
+        let subject = self.subject.clone();
+        let event = match result {
+            Ok(value) => done(subject, value),
+            Err(error) => Some(match error.kind() {
+                Kind::Refused | Kind::Unauthenticated | Kind::Invalid => Event::Refused {
+                    volume: Some(subject.volume.clone()),
+                    subject: Some(subject),
+                    kind: error.kind(),
+                    message: error.message().to_owned(),
+                },
+                kind => Event::Failed { subject, purpose: self.purpose, kind, message: error.message().to_owned() },
+            }),
+        };
+        if let Some(event) = event {
+            self.auditor.record(event);
+        }
+    }
+}
+
+impl Drop for Scope {
+    fn drop(&mut self) {
+        if self.open {
+            self.auditor.record(Event::Cancelled { subject: self.subject.clone(), purpose: self.purpose });
+        }
+    }
+}

@@ -1,0 +1,212 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Where secrets live, behind one trait.
+//!
+//! A backend is a file or folder under `backend/`, a line in `registry.rs`, a section of the `SecretBackend` class, a
+//! run of the contract suite and a page in the docs. If adding one touches another file, this trait is wrong.
+//!
+//! A delivery opens one [`Session`] per backend and identity (one login, one burst of connections), asks it everything,
+//! and drops it: dropping closes its connections, so that no idle connection keeps a secret in its read buffer.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use crate::error::{Error, Kind};
+use crate::names::BackendName;
+use crate::policy::Grant;
+use crate::secret::{Secret, Version};
+use crate::secret_ref::SecretPath;
+use crate::token::Audience;
+use crate::workload::{Caller, Workload};
+
+/// A place where secrets live.
+#[async_trait]
+pub trait Backend: Send + Sync {
+    /// The name of its `SecretBackend`.
+    fn name(&self) -> &BackendName;
+
+    /// Which kind it is: `vault`, `sealed`, …; a label in metrics and events.
+    fn kind(&self) -> &'static str;
+
+    /// The exact path that is sent for `path`; policy is asked about this and nothing else is ever sent.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`] where the path cannot be one of this backend's, with how to write it.
+    fn canonical(&self, path: &SecretPath) -> Result<WirePath, Error>;
+
+    /// The same for the fixed part of an allow pattern: what comes before its first `*`.
+    fn canonical_prefix(&self, prefix: &str) -> Result<String, Error>;
+
+    /// The audience of the token it wants; `None` where it wants no token of the pod.
+    fn audience(&self) -> Option<&Audience>;
+
+    /// Whom the backend takes the caller for. Two callers share an answer only if their identities are equal, so
+    /// it names everything that the backend could tell them apart by.
+    fn identity(&self, caller: &Caller<'_>, role: Option<&str>) -> Result<Identity, Error>;
+
+    /// Logs the caller in. `identity` is what [`Backend::identity`] answered for the same caller.
+    async fn open(&self, caller: &Caller<'_>, identity: &Identity) -> Result<Box<dyn Session>, BackendError>;
+
+    /// Whether it can be reached at all; cheap, without a login.
+    async fn probe(&self) -> Result<(), BackendError>;
+}
+
+/// One login and what can be asked with it. Dropping it closes its connections.
+#[async_trait]
+pub trait Session: Send + Sync {
+    /// Reads what was granted.
+    async fn fetch(&self, grant: &Grant) -> Result<Secret, BackendError>;
+
+    /// Reads many at once: one answer for each grant, in their order. A backend with a batch call overrides this; the
+    /// default asks one after the other, and the caller bounds how many run side by side.
+    async fn fetch_batch(&self, grants: &[&Grant]) -> Vec<Result<Secret, BackendError>> {
+        let mut answers = Vec::with_capacity(grants.len());
+        for grant in grants {
+            answers.push(self.fetch(grant).await);
+        }
+        answers
+    }
+
+    /// How many grants one [`Session::fetch_batch`] takes; 1 where there is no batch call.
+    fn batch_size(&self) -> usize {
+        1
+    }
+
+    /// The newest version, where asking is cheaper than fetching; `None` where it is not or there is none.
+    async fn version(&self, _grant: &Grant) -> Result<Option<Version>, BackendError> {
+        Ok(None)
+    }
+
+    /// What the login gave, for the audit event.
+    fn login(&self) -> &Login;
+}
+
+/// What a login gave; none of it is secret.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Login {
+    /// Whether a login took place at all.
+    pub performed: bool,
+    /// The method: `kubernetes`, `token-file`, ….
+    pub method: &'static str,
+    /// Where it was sent: host name and port.
+    pub endpoint: Option<(String, u16)>,
+    /// The backend's own name for the request.
+    pub request_id: Option<String>,
+    /// How long the login lasts.
+    pub ttl: Option<Duration>,
+}
+
+/// The exact path that a backend is sent; only a backend makes one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WirePath(String);
+
+impl WirePath {
+    /// Wraps what [`Backend::canonical`] made.
+    pub fn new(path: String) -> Self {
+        Self(path)
+    }
+
+    /// The path as it is sent.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Whom a backend takes a caller for: the key under which answers may be shared.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Identity {
+    /// The backend.
+    pub backend: BackendName,
+    /// Where the login is sent: the auth mount; empty where there is none.
+    pub mount: String,
+    /// The role that is asked for; empty where there is none.
+    pub role: String,
+    /// The token's audience; empty where there is no token.
+    pub audience: String,
+    /// The caller: namespace, service account and its uid, and the pod's uid where the backend tells pods apart; empty
+    /// where the backend sees one identity of its own.
+    pub caller: String,
+}
+
+impl Identity {
+    /// The caller part for a backend that sees the service account.
+    pub fn service_account(caller: &Caller<'_>) -> String {
+        let Workload { namespace, service_account, .. } = caller.workload;
+        let uid = caller.service_account_uid().map_or("", |uid| uid.as_str());
+        format!("{namespace}/{service_account}/{uid}")
+    }
+}
+
+/// Why a backend did not answer: a closed list, with a message for the operator that never holds a value or a body.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct BackendError {
+    /// What kind of failure.
+    pub kind: BackendErrorKind,
+    /// For the operator: address, status, what to look at.
+    pub message: String,
+    /// When the backend wants to be asked again.
+    pub retry_after: Option<Duration>,
+}
+
+/// What kind of failure of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum BackendErrorKind {
+    /// It knows the caller and says no.
+    Denied,
+    /// It answered what no such server answers.
+    Malformed,
+    /// It has no such secret or version.
+    NotFound,
+    /// It asks for fewer requests.
+    Throttled,
+    /// It did not answer in time.
+    TimedOut,
+    /// It does not accept the caller's proof.
+    Unauthenticated,
+    /// It cannot be reached or cannot answer now.
+    Unavailable,
+}
+
+impl BackendError {
+    /// An error without a wish for when to come back.
+    pub fn new(kind: BackendErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), retry_after: None }
+    }
+
+    /// The tenant's view: which backend and reference, what it means, what to do. The operator's message moves to the
+    /// detail, so that addresses and other names of the platform stay in the log.
+    pub fn into_error(self, backend: &BackendName, what: &str) -> Error {
+        let (kind, text) = match self.kind {
+            BackendErrorKind::Denied => (
+                Kind::Refused,
+                format!("backend {backend} refuses {what} to this service account: ask for its policy to be extended"),
+            ),
+            BackendErrorKind::Malformed => {
+                (Kind::Malformed, format!("backend {backend} answered {what} with something that is not a secret"))
+            }
+            BackendErrorKind::NotFound => (
+                Kind::Missing,
+                format!("backend {backend} has no {what}: check the path and the version, and that it was not deleted"),
+            ),
+            BackendErrorKind::Throttled => {
+                (Kind::Throttled, format!("backend {backend} asks for fewer requests; {what} is tried again"))
+            }
+            BackendErrorKind::TimedOut => {
+                (Kind::TimedOut, format!("backend {backend} did not answer {what} in time; it is tried again"))
+            }
+            BackendErrorKind::Unauthenticated => (
+                Kind::Unauthenticated,
+                format!(
+                    "backend {backend} does not accept this pod's login: check the role's service account, namespace and audience"
+                ),
+            ),
+            BackendErrorKind::Unavailable => {
+                (Kind::Unavailable, format!("backend {backend} cannot be reached for {what}; it is tried again"))
+            }
+        };
+        Error::new(kind, text).with_detail(self.message).with_retry_after(self.retry_after)
+    }
+}

@@ -1,0 +1,52 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Where classes come from, and the difference between "there is none" and "not known yet".
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+use crate::names::{BackendName, Namespace, VolumeClassName};
+use crate::spec::{BackendSpec, VolumeSpec};
+
+/// A source of classes. Looking up never waits and never fails for a reason of transport: a source answers from what
+/// it knows.
+pub trait ClassSource: Send + Sync {
+    /// The `SecretBackend` of this name.
+    fn backend(&self, name: &BackendName) -> Lookup<BackendSpec>;
+
+    /// The `SecretVolume` of this name in `namespace`.
+    fn volume(&self, namespace: &Namespace, name: &VolumeClassName) -> Lookup<VolumeSpec>;
+
+    /// Changes whenever a class may have; the value only grows.
+    fn changes(&self) -> watch::Receiver<u64>;
+}
+
+/// What a source knows about one class.
+#[derive(Clone, Debug)]
+pub enum Lookup<T> {
+    /// It exists.
+    Found(Class<T>),
+    /// It does not exist, with a hint where the source has one (a file that does not parse might have held it).
+    Absent(Option<String>),
+    /// It exists and cannot be read; what is wrong with it.
+    Broken(String),
+    /// The source has not seen everything yet.
+    NotKnownYet,
+}
+
+/// A class as a source has it.
+#[derive(Debug)]
+pub struct Class<T> {
+    /// What it says.
+    pub spec: Arc<T>,
+    /// Differs whenever the spec does; equal for equal specs within one run.
+    pub revision: u64,
+}
+
+impl<T> Clone for Class<T> {
+    fn clone(&self) -> Self {
+        Self { spec: Arc::clone(&self.spec), revision: self.revision }
+    }
+}

@@ -1,0 +1,113 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! `SecretBackend`: where secrets are, and who may ask.
+
+use std::time::Duration;
+
+use crate::names::BackendName;
+
+/// A parsed `SecretBackend`, before its backend is built: patterns are still text, because only the backend knows the
+/// form in which its paths are sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendSpec {
+    /// Its name.
+    pub name: BackendName,
+    /// Which kind, with its settings.
+    pub provider: Provider,
+    /// Who may ask for what.
+    pub allow: Vec<AllowSpec>,
+    /// Bounds on what is asked of it.
+    pub limits: Limits,
+}
+
+/// Which kind of backend, with its settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Provider {
+    /// age-encrypted YAML files.
+    Sealed(SealedSpec),
+    /// OpenBao or HashiCorp Vault.
+    Vault(VaultSpec),
+}
+
+/// Settings of a `vault` backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VaultSpec {
+    /// `https://host[:port]` (or `http://`, said in a warning), without a path.
+    pub address: String,
+    /// PEM certificates to trust instead of the system's.
+    pub ca: Option<PemSource>,
+    /// The server's own namespace (OpenBao, Vault Enterprise), sent as a header.
+    pub namespace: Option<String>,
+    /// How to log in.
+    pub auth: VaultAuth,
+    /// Mounts of KV version 2: their paths are written without `data/`. Default `kv` and `secret`.
+    pub kv_mounts: Vec<String>,
+}
+
+/// Where PEM text comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PemSource {
+    /// A credentials file, by name.
+    File(String),
+    /// In the class itself.
+    Inline(String),
+}
+
+/// How to log in to a `vault` backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum VaultAuth {
+    /// The Kubernetes method: the pod's own token.
+    Kubernetes {
+        /// Where the method is mounted.
+        mount: String,
+        /// The role; `{namespace}` and `{serviceAccount}` stand for the pod's.
+        role: String,
+        /// The audience of the pod's token.
+        audience: String,
+    },
+    /// A token of the platform's own in a credentials file; every pod that is allowed shares it.
+    TokenFile {
+        /// Name of the credentials file.
+        file: String,
+    },
+}
+
+/// Settings of a `sealed` backend.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SealedSpec {
+    /// Folder of `*.yaml` files that `evanesce seal` made.
+    pub directory: String,
+    /// Name of the credentials file with the age identity.
+    pub identity_file: String,
+}
+
+/// One entry of `allow`, as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AllowSpec {
+    /// Patterns for namespaces.
+    pub namespaces: Vec<String>,
+    /// Patterns for service accounts.
+    pub service_accounts: Vec<String>,
+    /// Patterns for secrets.
+    pub secrets: Vec<String>,
+    /// The role to log in with instead.
+    pub role: Option<String>,
+}
+
+/// Bounds on what is asked of a backend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// For one request, connection included.
+    pub timeout: Duration,
+    /// How many requests of one delivery run side by side.
+    pub parallel: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        // Ten seconds leave a second try within kubelet's two minutes; eight fill a volume of ten secrets in two rounds
+        // without a pod start becoming a burst that a small server feels.
+        Self { timeout: Duration::from_secs(10), parallel: 8 }
+    }
+}

@@ -1,0 +1,59 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! `SecretVolume`: what a pod sees.
+
+use std::time::Duration;
+
+use crate::projection::{FilePath, Mode};
+use crate::secret_ref::SecretRef;
+
+/// A parsed `SecretVolume`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeSpec {
+    /// When to ask again.
+    pub refresh: Refresh,
+    /// How long the previous generation stays after a swap.
+    pub keep_previous: Duration,
+    /// Size of the tmpfs in bytes; where absent it starts at 1 MiB and grows with what has to fit.
+    pub size: Option<u64>,
+    /// What to show.
+    pub files: Vec<FileSpec>,
+}
+
+/// When to ask again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Refresh {
+    /// How often.
+    pub every: Duration,
+    /// Spread of `every` to each side, in percent (0–50).
+    pub jitter_percent: u8,
+}
+
+/// One entry of `files`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileSpec {
+    /// The file, or with `allKeys` the folder of files.
+    pub path: FilePath,
+    /// Where the value comes from.
+    pub from: SecretRef,
+    /// Which part of the secret.
+    pub select: Select,
+    /// Permission bits; the volume's default where absent.
+    pub mode: Option<Mode>,
+    /// Owner; root where absent.
+    pub uid: Option<u32>,
+    /// Group; the pod's fsGroup, or root, where absent.
+    pub gid: Option<u32>,
+}
+
+/// Which part of a secret a file holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Select {
+    /// `allKeys: true`: one file for each key, below the path.
+    EachKey,
+    /// `key: NAME`: that value as it is.
+    Key(String),
+    /// Neither: the whole secret as one JSON object.
+    Whole,
+}
