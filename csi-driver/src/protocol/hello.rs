@@ -1,0 +1,159 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! The greeting: what an engine half is told when it starts, and what it answers.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use zeroize::ZeroizeOnDrop;
+
+use super::PROTOCOL;
+
+/// The warden's first message; with it come the CSI listener, the registration listener, and the audit file if
+/// [`EngineConfig::audit`] is [`AuditChoice::File`], in this order.
+#[derive(Serialize, Deserialize)]
+pub struct Hello {
+    /// [`PROTOCOL`] of the warden. Stays the first field for ever, so that any version can read it.
+    pub protocol: u32,
+    /// The warden's product version, for the log line of a mismatch.
+    pub version: String,
+    /// Everything else the engine half needs to know.
+    pub config: EngineConfig,
+    /// The node's key for digests that are kept in records.
+    pub digest_key: DigestKey,
+}
+
+/// The engine half's answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HelloBack {
+    /// [`PROTOCOL`] of the engine half. Stays the first field for ever.
+    pub protocol: u32,
+    /// The engine half's product version.
+    pub version: String,
+}
+
+impl HelloBack {
+    /// The answer of this build.
+    #[must_use]
+    pub fn ours() -> Self {
+        Self { protocol: PROTOCOL, version: env!("CARGO_PKG_VERSION").to_owned() }
+    }
+}
+
+/// A random key of 32 bytes, made once per boot of the node; it keys the digests in records, so that a digest that leaks
+/// cannot be compared with guesses.
+#[derive(Serialize, Deserialize, ZeroizeOnDrop)]
+pub struct DigestKey([u8; 32]);
+
+impl DigestKey {
+    /// Takes the key; the caller wipes its own copy.
+    #[must_use]
+    pub fn new(bytes: &[u8; 32]) -> Self {
+        Self(*bytes)
+    }
+
+    /// The key's bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// What the command line decided, for the engine half.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EngineConfig {
+    /// The CSI driver name, as in the `CSIDriver` object.
+    pub driver_name: String,
+    /// The node's name in Kubernetes.
+    pub node_name: String,
+    /// The CSI socket as kubelet sees it; goes into the registration answer.
+    pub kubelet_csi_socket: PathBuf,
+    /// The directory every target path lies beneath.
+    pub pods_dir: PathBuf,
+    /// Where the volume classes and backends are written, if anywhere.
+    pub classes_dir: Option<PathBuf>,
+    /// Where metrics and health are served; `None` turns them off.
+    pub http_address: Option<SocketAddr>,
+    /// Where audit events go.
+    pub audit: AuditChoice,
+    /// Ceilings on what volumes may occupy.
+    pub limits: Limits,
+    /// A first delivery fails after this long.
+    pub first_delivery_timeout: Duration,
+    /// How long the previous generation of a volume stays readable after a swap.
+    pub keep_previous: Duration,
+    /// The log filter, in `tracing`'s directive syntax.
+    pub log: String,
+    /// How log lines are written.
+    pub log_format: LogFormat,
+    /// Protections this machine does not give; empty on a node that gives all.
+    pub reduced: Vec<Reduced>,
+}
+
+/// Where audit events go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AuditChoice {
+    /// Standard output, one JSON object per line.
+    Stdout,
+    /// The file whose descriptor came with the hello, opened for appending.
+    File,
+    /// Nowhere.
+    None,
+}
+
+/// Ceilings, in bytes of tmpfs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// All volumes of the node together. The warden enforces it as well.
+    pub node_tmpfs: u64,
+    /// All volumes of one namespace together.
+    pub namespace_tmpfs: u64,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+/// A protection that this machine, or this way of starting, does not give. Shown in the log and in a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum Reduced {
+    /// tmpfs here has no `noswap` (Linux before 6.4, or a user namespace): pages may reach swap, if there is any.
+    Swap,
+    /// There is one uid only: the engine half runs under the warden's, without capabilities.
+    SingleUid,
+    /// Files cannot be given to another owner.
+    FileOwners,
+    /// A detached mount cannot be cloned (Linux before 6.15): it is attached privately for a moment first.
+    StagedAttach,
+    /// The warden or the engine half runs without its seccomp filter.
+    Seccomp,
+}
+
+impl Reduced {
+    /// A stable name for metrics and events.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Swap => "swap",
+            Self::SingleUid => "single uid",
+            Self::FileOwners => "file owners",
+            Self::StagedAttach => "staged attach",
+            Self::Seccomp => "seccomp",
+        }
+    }
+}
+
+impl fmt::Display for Reduced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
