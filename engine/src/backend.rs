@@ -179,34 +179,44 @@ impl BackendError {
     /// The tenant's view: which backend and reference, what it means, what to do. The operator's message moves to the
     /// detail, so that addresses and other names of the platform stay in the log.
     pub fn into_error(self, backend: &BackendName, what: &str) -> Error {
-        let (kind, text) = match self.kind {
-            BackendErrorKind::Denied => (
-                Kind::Refused,
-                format!("backend {backend} refuses {what} to this service account: ask for its policy to be extended"),
-            ),
-            BackendErrorKind::Malformed => {
-                (Kind::Malformed, format!("backend {backend} answered {what} with something that is not a secret"))
+        let text = match self.kind {
+            BackendErrorKind::Denied => {
+                format!("backend {backend} refuses {what} to this service account: ask for its policy to be extended")
             }
-            BackendErrorKind::NotFound => (
-                Kind::Missing,
-                format!("backend {backend} has no {what}: check the path and the version, and that it was not deleted"),
-            ),
+            BackendErrorKind::Malformed => {
+                format!("backend {backend} answered {what} with something that is not a secret")
+            }
+            BackendErrorKind::NotFound => {
+                format!("backend {backend} has no {what}: check the path and the version, and that it was not deleted")
+            }
             BackendErrorKind::Throttled => {
-                (Kind::Throttled, format!("backend {backend} asks for fewer requests; {what} is tried again"))
+                format!("backend {backend} asks for fewer requests; {what} is tried again")
             }
             BackendErrorKind::TimedOut => {
-                (Kind::TimedOut, format!("backend {backend} did not answer {what} in time; it is tried again"))
+                format!("backend {backend} did not answer {what} in time; it is tried again")
             }
-            BackendErrorKind::Unauthenticated => (
-                Kind::Unauthenticated,
-                format!(
-                    "backend {backend} does not accept this pod's login: check the role's service account, namespace and audience"
-                ),
+            BackendErrorKind::Unauthenticated => format!(
+                "backend {backend} does not accept this pod's login: \
+                 check the role's service account, namespace and audience"
             ),
             BackendErrorKind::Unavailable => {
-                (Kind::Unavailable, format!("backend {backend} cannot be reached for {what}; it is tried again"))
+                format!("backend {backend} cannot be reached for {what}; it is tried again")
             }
         };
-        Error::new(kind, text).with_detail(self.message).with_retry_after(self.retry_after)
+        Error::new(self.kind.into(), text).with_detail(self.message).with_retry_after(self.retry_after)
+    }
+}
+
+impl From<BackendErrorKind> for Kind {
+    fn from(kind: BackendErrorKind) -> Self {
+        match kind {
+            BackendErrorKind::Denied => Self::Refused,
+            BackendErrorKind::Malformed => Self::Malformed,
+            BackendErrorKind::NotFound => Self::Missing,
+            BackendErrorKind::Throttled => Self::Throttled,
+            BackendErrorKind::TimedOut => Self::TimedOut,
+            BackendErrorKind::Unauthenticated => Self::Unauthenticated,
+            BackendErrorKind::Unavailable => Self::Unavailable,
+        }
     }
 }

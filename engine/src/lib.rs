@@ -6,26 +6,34 @@
 //! It knows no gRPC server, no kubelet, no Kubernetes API and no mount(2); programs bring those.
 //!
 //! # The straight line
-//! `deliver` calls, in order: [`policy`] (workload and reference → [`policy::Grant`]), a [`backend`]
-//! (grant → [`secret::Secret`]), `render` (secrets and spec → [`projection::Projection`]), and the program's
-//! `target::Target`, which makes the projection what readers see in one step. [`audit`] records how it ended.
+//! [`deliver`] calls, in order: [`policy`] (workload and reference → [`policy::Grant`]), a [`backend`]
+//! (grant → [`secret::Secret`]), [`render`] (secrets and spec → [`projection::Projection`]), and the program's
+//! [`target::Target`], which makes the projection what readers see in one step. [`audit`] records how it ended.
 //!
 //! # The rooms
 //! - Nouns: [`names`], [`workload`], [`token`], [`secret`], [`secret_ref`], [`spec`], [`projection`], [`error`], [`clock`].
-//! - One verb each: [`policy`], [`backend`], `render`, [`audit`], [`keep`], [`credentials`], [`class_source`].
+//! - One verb each: [`policy`], [`backend`], [`render`], [`audit`], [`keep`], [`credentials`], [`class_source`].
+//! - Verbs with a place: [`fetch`] (many questions), [`generation`] (the swap), [`schedule`] (deadlines).
+//! - The sentence: [`deliver`].
 
 pub mod audit;
 pub mod backend;
 pub mod class_source;
 pub mod clock;
 pub mod credentials;
+pub mod deliver;
 pub mod error;
+pub mod fetch;
+pub mod generation;
 pub mod keep;
 pub mod names;
 pub mod policy;
 pub mod projection;
+pub mod render;
+pub mod schedule;
 pub mod secret;
 pub mod secret_ref;
 pub mod spec;
+pub mod target;
 pub mod token;
 pub mod workload;

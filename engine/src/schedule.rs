@@ -1,0 +1,140 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! When a volume is due: one table of deadlines.
+//!
+//! The engine decides when to ask a backend again; kubelet's republish only brings a fresh token.
+
+use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::spec::volume::Refresh;
+
+/// Deadlines by key, each key at most once.
+#[derive(Debug)]
+pub struct Schedule<K> {
+    by_time: BTreeSet<(Instant, K)>,
+    by_key: HashMap<K, Instant>,
+}
+
+impl<K> Default for Schedule<K> {
+    fn default() -> Self {
+        Self { by_time: BTreeSet::new(), by_key: HashMap::new() }
+    }
+}
+
+impl<K: Clone + Eq + Hash + Ord> Schedule<K> {
+    /// Sets the deadline of `key`, in place of the one it had.
+    pub fn set(&mut self, key: K, at: Instant) {
+        self.remove(&key);
+        self.by_key.insert(key.clone(), at);
+        self.by_time.insert((at, key));
+    }
+
+    /// Brings the deadline of `key` forward to `at`; one that is sooner stays, a key without one gets it.
+    pub fn sooner(&mut self, key: K, at: Instant) {
+        if self.by_key.get(&key).is_none_or(|present| *present > at) {
+            self.set(key, at);
+        }
+    }
+
+    /// Forgets `key`.
+    pub fn remove(&mut self, key: &K) {
+        if let Some(at) = self.by_key.remove(key) {
+            self.by_time.remove(&(at, key.clone()));
+        }
+    }
+
+    /// Takes out every key that is due at `now`, the longest overdue first.
+    pub fn due(&mut self, now: Instant) -> Vec<K> {
+        let mut due = Vec::new();
+        while let Some((at, _)) = self.by_time.first() {
+            if *at > now {
+                break;
+            }
+            if let Some((_, key)) = self.by_time.pop_first() {
+                self.by_key.remove(&key);
+                due.push(key);
+            }
+        }
+        due
+    }
+
+    /// The next deadline.
+    pub fn next(&self) -> Option<Instant> {
+        self.by_time.first().map(|(at, _)| *at)
+    }
+
+    /// How many keys have a deadline.
+    pub fn len(&self) -> usize {
+        self.by_key.len()
+    }
+
+    /// Whether no key has one.
+    pub fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+}
+
+/// How long until a volume is asked for again: `every`, spread by the jitter to each side. `random` lies in 0..=1.
+pub fn refresh_after(refresh: Refresh, random: f64) -> Duration {
+    let spread = f64::from(refresh.jitter_percent) / 100.0;
+    refresh.every.mul_f64(1.0 - spread + 2.0 * spread * random.clamp(0.0, 1.0))
+}
+
+/// How long until a volume whose class was edited is asked for again: soon, spread over a fiftieth of its period and at
+/// most five seconds, so that one edit does not send every pod of the node to the backend at once.
+pub fn edited_after(refresh: Refresh, random: f64) -> Duration {
+    (refresh.every / 50).min(Duration::from_secs(5)).mul_f64(random.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(seconds: u64) -> Instant {
+        use std::sync::LazyLock;
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        *START + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn what_is_due_comes_out_once_and_in_order() {
+        let mut schedule = Schedule::default();
+        schedule.set("b", at(2));
+        schedule.set("a", at(1));
+        schedule.set("c", at(3));
+        assert_eq!(schedule.next(), Some(at(1)));
+        assert_eq!(schedule.due(at(2)), ["a", "b"]);
+        assert_eq!(schedule.due(at(2)), [""; 0]);
+        assert_eq!((schedule.len(), schedule.next()), (1, Some(at(3))));
+    }
+
+    #[test]
+    fn a_key_has_one_deadline() {
+        let mut schedule = Schedule::default();
+        schedule.set("a", at(1));
+        schedule.set("a", at(5));
+        assert!(schedule.due(at(4)).is_empty());
+        schedule.sooner("a", at(3));
+        schedule.sooner("a", at(9));
+        assert_eq!(schedule.due(at(3)), ["a"]);
+        assert!(schedule.is_empty() && schedule.next().is_none());
+        schedule.set("a", at(1));
+        schedule.remove(&"a");
+        assert!(schedule.is_empty() && schedule.next().is_none());
+    }
+
+    #[test]
+    fn the_spread_stays_within_the_jitter() {
+        let refresh = Refresh { every: Duration::from_secs(100), jitter_percent: 10 };
+        assert_eq!(refresh_after(refresh, 0.0), Duration::from_secs(90));
+        assert_eq!(refresh_after(refresh, 0.5), Duration::from_secs(100));
+        assert_eq!(refresh_after(refresh, 1.0), Duration::from_secs(110));
+        assert_eq!(edited_after(refresh, 1.0), Duration::from_secs(2));
+        assert_eq!(edited_after(refresh, 0.0), Duration::ZERO);
+    }
+}
