@@ -1,1 +1,25 @@
-//! .
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Wire types: what kubelet and the node plugin say to each other.
+//!
+//! [`csi`] is the Container Storage Interface 1.12.0, [`registration`] is how a plugin introduces itself to kubelet; both
+//! are generated from the schema in `proto/` and committed (a test keeps them in step), so that a build needs no code
+//! generator. [`kubelet`] knows what kubelet puts into the free-form fields of the former.
+//!
+//! A message that may carry a token or a secret has a `Debug` that shows neither. There is no logic here: this crate
+//! opens no socket and judges no request.
+
+#[expect(clippy::allow_attributes_without_reason, missing_docs, unused_qualifications, reason = "generated")]
+#[path = "gen/csi.v1.rs"]
+#[rustfmt::skip]
+pub mod csi;
+
+#[expect(clippy::allow_attributes_without_reason, missing_docs, unused_qualifications, reason = "generated")]
+#[path = "gen/pluginregistration.rs"]
+#[rustfmt::skip]
+pub mod registration;
+
+pub mod kubelet;
+
+mod redact;
