@@ -17,7 +17,7 @@ use crate::error::{Error, Kind};
 use crate::names::BackendName;
 use crate::policy::Grant;
 use crate::secret::{Secret, Version};
-use crate::secret_ref::SecretPath;
+use crate::secret_ref::SecretRef;
 use crate::token::Audience;
 use crate::workload::{Caller, Workload};
 
@@ -30,11 +30,12 @@ pub trait Backend: Send + Sync {
     /// Which kind it is: `vault`, `sealed`, …; a label in metrics and events.
     fn kind(&self) -> &'static str;
 
-    /// The exact path that is sent for `path`; policy is asked about this and nothing else is ever sent.
+    /// The exact path that is sent for `reference`; policy is asked about this and nothing else is ever sent.
     ///
     /// # Errors
-    /// [`Kind::Invalid`] where the path cannot be one of this backend's, with how to write it.
-    fn canonical(&self, path: &SecretPath) -> Result<WirePath, Error>;
+    /// [`Kind::Invalid`] where the reference cannot be one of this backend's (its path, or a version or arguments that
+    /// would change what the request means), with how to write it.
+    fn canonical(&self, reference: &SecretRef) -> Result<WirePath, Error>;
 
     /// The same for the fixed part of an allow pattern: what comes before its first `*`.
     fn canonical_prefix(&self, prefix: &str) -> Result<String, Error>;

@@ -143,7 +143,7 @@ pub fn authorise(
     workload: &Workload,
     reference: &SecretRef,
 ) -> Result<Grant, Error> {
-    let path = backend.canonical(&reference.path)?;
+    let path = backend.canonical(reference)?;
     let any = |globs: &[Glob], name: &str| globs.iter().any(|glob| glob.matches(name));
     let entry = allow.iter().find(|entry| {
         any(&entry.namespaces, workload.namespace.as_str())
