@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::error::Error;
 use crate::names::{BackendName, Namespace, VolumeClassName};
 use crate::spec::{BackendSpec, VolumeSpec};
 
@@ -34,6 +35,27 @@ pub enum Lookup<T> {
     Broken(String),
     /// The source has not seen everything yet.
     NotKnownYet,
+}
+
+impl<T> Lookup<T> {
+    /// The class, or why there is none, in words for whoever asked for `name`.
+    ///
+    /// # Errors
+    /// [`Kind::Missing`](crate::error::Kind::Missing), [`Kind::Invalid`](crate::error::Kind::Invalid) or, while classes
+    /// load, [`Kind::NotReady`](crate::error::Kind::NotReady).
+    pub fn found(self, name: &str) -> Result<Class<T>, Error> {
+        match self {
+            Self::Found(class) => Ok(class),
+            Self::Absent(hint) => {
+                let hint = hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+                Err(Error::missing(format!("{name} does not exist{hint}: create it or correct the name")))
+            }
+            Self::Broken(why) => Err(Error::invalid(format!("{name} cannot be used: {why}"))),
+            Self::NotKnownYet => {
+                Err(Error::not_ready(format!("{name} is not known yet: classes are still being read")))
+            }
+        }
+    }
 }
 
 /// A class as a source has it.

@@ -5,13 +5,16 @@
 //!
 //! Nothing before [`Target::place`] touches a mount or a file, so a refused or failed delivery needs no clean-up.
 
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::audit::{Auditor, Event, Purpose, Scope, Shown, Subject};
+use crate::class_source::ClassSource;
 use crate::clock::Clock;
-use crate::error::Error;
-use crate::fetch::{Answers, Backends, Fetch};
+use crate::error::{Error, Kind};
+use crate::fetch::{Answers, BackendHandle, Backends, Fetch};
 use crate::policy;
 use crate::projection::{Digest, DigestKey};
 use crate::render::render;
@@ -21,6 +24,8 @@ use crate::token::Tokens;
 
 /// What deliveries need besides their request.
 pub struct Deliverer {
+    /// Where classes come from.
+    pub classes: Arc<dyn ClassSource>,
     /// Finds backends.
     pub backends: Arc<dyn Backends>,
     /// Hears what happened.
@@ -29,19 +34,21 @@ pub struct Deliverer {
     pub clock: Arc<dyn Clock>,
     /// Tells whether files changed without keeping them.
     pub digests: DigestKey,
+    /// How long finding, logging in and fetching may take altogether.
+    pub limit: Duration,
 }
 
 /// One delivery.
 pub struct Request<'a> {
-    /// Whose volume.
-    pub subject: Subject,
-    /// What it shows.
-    pub spec: &'a VolumeSpec,
+    /// Whose volume, and which class it shows.
+    pub subject: &'a Subject,
+    /// First delivery or refresh.
+    pub purpose: Purpose,
     /// What the pod proves itself by.
     pub tokens: &'a Tokens,
     /// The pod's fsGroup.
     pub group: Option<u32>,
-    /// What the volume shows now; absent for a first delivery.
+    /// What the volume shows now; absent for a first delivery, and where it was not remembered.
     pub before: Option<&'a Before>,
     /// Where the volume is, for the event.
     pub target_path: &'a str,
@@ -54,110 +61,127 @@ pub struct Before {
     pub secrets: Vec<Shown>,
     /// The keyed digest of the files.
     pub digest: Digest,
-    /// Which spec made them: with another one, versions alone say nothing.
+    /// Which classes made them: with other ones, versions alone say nothing.
     pub revision: u64,
 }
 
 /// What a delivery did.
 #[derive(Debug)]
-pub enum Delivered {
-    /// Readers see new files.
-    Placed {
-        /// What the target did.
-        placed: Placed,
-        /// The secrets, by name and version.
-        secrets: Vec<Shown>,
-        /// The keyed digest of the files.
-        digest: Digest,
-        /// The files, by path.
-        files: Vec<String>,
-    },
-    /// The backends have what is shown already.
-    Unchanged {
-        /// The secrets, by name and version; a version may be new where the values are not.
-        secrets: Vec<Shown>,
-    },
+pub struct Delivered {
+    /// What the volume is to show, for the time of its next refresh.
+    pub spec: Arc<VolumeSpec>,
+    /// What it shows now.
+    pub before: Before,
+    /// What the target did; absent where the backends had what is shown already.
+    pub placed: Option<Placed>,
+    /// The files, by path; empty where nothing was placed.
+    pub files: Vec<String>,
+}
+
+/// The classes of one volume, found.
+struct Classes {
+    spec: Arc<VolumeSpec>,
+    handles: Vec<Arc<BackendHandle>>,
+    revision: u64,
 }
 
 impl Deliverer {
-    /// Delivers `request` to `target`; a first delivery if the request has no `before`. `revision` is the spec's.
+    /// Delivers `request` to `target`.
     ///
     /// # Errors
     /// Whatever the steps say; the target's readers see what they saw before, and the audit has the reason.
-    pub async fn deliver(
-        &self,
-        request: Request<'_>,
-        revision: u64,
-        limit: Duration,
-        target: &dyn Target,
-    ) -> Result<Delivered, Error> {
-        let purpose = if request.before.is_some() { Purpose::Refresh } else { Purpose::First };
-        let scope = Scope::open(Arc::clone(&self.auditor), request.subject.clone(), purpose);
-        let result = match tokio::time::timeout(limit, self.steps(&scope, &request, revision)).await {
+    pub async fn deliver(&self, request: &Request<'_>, target: &dyn Target) -> Result<Delivered, Error> {
+        let scope = Scope::open(Arc::clone(&self.auditor), request.subject.clone(), request.purpose);
+        let result = match tokio::time::timeout(self.limit, self.ask(&scope, request)).await {
             // Placing is outside the deadline: it is short, local, and must not be left half-way.
-            Ok(Ok(Steps::Place(answers))) => self.place(&request, answers, target).await,
-            Ok(Ok(Steps::Keep(secrets))) => Ok(Delivered::Unchanged { secrets }),
+            Ok(Ok((classes, Some(answers)))) => self.place(request, classes, answers, target).await,
+            Ok(Ok((classes, None))) => request.before.cloned().map_or_else(
+                || Err(Error::internal("a volume without a memory was found unchanged")),
+                |before| Ok(Delivered { spec: classes.spec, before, placed: None, files: Vec::new() }),
+            ),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Error::new(
-                crate::error::Kind::TimedOut,
-                format!("the backends did not answer within {limit:?}; the volume is tried again"),
+                Kind::TimedOut,
+                format!("the backends did not answer within {:?}; the volume is tried again", self.limit),
             )),
         };
-        scope.close(&result, |subject, delivered| event(subject, &request, delivered));
+        scope.close(&result, |subject, delivered| event(subject, request, delivered));
         result
     }
 
-    /// Authorise and fetch: everything that can be refused, before anything is touched.
-    async fn steps(&self, scope: &Scope, request: &Request<'_>, revision: u64) -> Result<Steps, Error> {
+    /// A number that differs whenever a class of the volume does; an error is one more way to differ.
+    pub fn revision(&self, subject: &Subject) -> Result<u64, Error> {
+        self.classes(subject).map(|classes| classes.revision)
+    }
+
+    /// Finds classes, authorises, logs in and fetches: everything that can be refused, before anything is touched.
+    /// Without answers, all is as before.
+    async fn ask(&self, scope: &Scope, request: &Request<'_>) -> Result<(Classes, Option<Answers>), Error> {
         let workload = &request.subject.workload;
         request.tokens.check_holder(workload)?;
-        let mut grants = Vec::with_capacity(request.spec.files.len());
-        for file in &request.spec.files {
-            let handle = self.backends.find(&file.from.backend)?;
+        let classes = self.classes(request.subject)?;
+        let mut grants = Vec::with_capacity(classes.spec.files.len());
+        for (file, handle) in classes.spec.files.iter().zip(&classes.handles) {
             let grant = policy::authorise(handle.backend.as_ref(), &handle.allow, workload, &file.from)?;
-            grants.push((handle, grant));
+            grants.push((Arc::clone(handle), grant));
         }
-        let known = request.before.filter(|before| before.revision == revision).map(|before| before.secrets.as_slice());
-        match Fetch::plan(scope, request.tokens, self.clock.now(), grants)?.run(known).await? {
-            Some(answers) => Ok(Steps::Place(answers)),
-            None => Ok(Steps::Keep(known.unwrap_or_default().to_vec())),
-        }
+        let same = |before: &&Before| before.revision == classes.revision && !before.secrets.is_empty();
+        let known = request.before.filter(same).map(|before| before.secrets.as_slice());
+        let answers = Fetch::plan(scope, request.tokens, self.clock.now(), grants)?.run(known).await?;
+        Ok((classes, answers))
     }
 
-    async fn place(&self, request: &Request<'_>, answers: Answers, target: &dyn Target) -> Result<Delivered, Error> {
-        let Answers { secrets, shown } = answers;
-        let projection = render(request.spec, request.group, &secrets)?;
-        drop(secrets);
-        let digest = projection.digest(&self.digests);
-        if request.before.is_some_and(|before| before.digest == digest) {
-            return Ok(Delivered::Unchanged { secrets: shown });
+    /// The volume's class and, for each of its files, the backend.
+    fn classes(&self, subject: &Subject) -> Result<Classes, Error> {
+        let namespace = &subject.workload.namespace;
+        let name = format!("SecretVolume {namespace}/{}", subject.class);
+        let class = self.classes.volume(namespace, &subject.class).found(&name)?;
+        let mut revision = DefaultHasher::new();
+        class.revision.hash(&mut revision);
+        let mut handles = Vec::with_capacity(class.spec.files.len());
+        for file in &class.spec.files {
+            let handle = self.backends.find(&file.from.backend).map_err(|error| error.context(&name))?;
+            handle.revision.hash(&mut revision);
+            handles.push(handle);
         }
-        let placed = target.place(&projection).await?;
+        Ok(Classes { spec: class.spec, handles, revision: revision.finish() })
+    }
+
+    async fn place(
+        &self,
+        request: &Request<'_>,
+        classes: Classes,
+        answers: Answers,
+        target: &dyn Target,
+    ) -> Result<Delivered, Error> {
+        let Classes { spec, revision, .. } = classes;
+        let projection = render(&spec, request.group, &answers.secrets)?;
+        drop(answers.secrets);
+        let before = Before { secrets: answers.shown, digest: projection.digest(&self.digests), revision };
+        if request.before.is_some_and(|earlier| earlier.digest == before.digest) {
+            return Ok(Delivered { spec, before, placed: None, files: Vec::new() });
+        }
         let files = projection.files().map(|(path, _)| path.to_string()).collect();
-        Ok(Delivered::Placed { placed, secrets: shown, digest, files })
+        let placed = target.place(&spec, projection).await?;
+        Ok(Delivered { spec, before, placed: Some(placed), files })
     }
-}
-
-/// What the steps before the target ask for.
-enum Steps {
-    Keep(Vec<Shown>),
-    Place(Answers),
 }
 
 fn event(subject: Subject, request: &Request<'_>, delivered: &Delivered) -> Option<Event> {
-    let Delivered::Placed { placed, secrets, files, .. } = delivered else { return None };
-    Some(match request.before {
-        Some(before) => Event::Refreshed {
+    let placed = delivered.placed.as_ref()?;
+    let after = delivered.before.secrets.clone();
+    Some(match request.purpose {
+        Purpose::Refresh => Event::Refreshed {
             subject,
             generation: placed.generation,
-            before: before.secrets.clone(),
-            after: secrets.clone(),
+            before: request.before.map(|before| before.secrets.clone()).unwrap_or_default(),
+            after,
         },
-        None => Event::Mounted {
+        Purpose::First => Event::Mounted {
             subject,
             target: request.target_path.to_owned(),
-            files: files.clone(),
-            secrets: secrets.clone(),
+            files: delivered.files.clone(),
+            secrets: after,
             options: placed.options.clone(),
         },
     })

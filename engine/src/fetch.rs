@@ -29,6 +29,8 @@ pub struct BackendHandle {
     pub allow: Vec<Allow>,
     /// How hard it may be asked.
     pub limits: Limits,
+    /// Differs whenever its class does.
+    pub revision: u64,
 }
 
 /// Finds the backend of a name; a program brings the classes that define them.

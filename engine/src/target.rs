@@ -7,15 +7,16 @@ use async_trait::async_trait;
 
 use crate::error::Error;
 use crate::projection::Projection;
+use crate::spec::VolumeSpec;
 
 /// A place for one volume's files.
 #[async_trait]
 pub trait Target: Send + Sync {
-    /// Makes `projection` what readers see: whole, in one step, or not at all.
+    /// Makes `projection`, rendered from `spec`, what readers see: whole, in one step, or not at all.
     ///
     /// # Errors
     /// What readers saw before stays.
-    async fn place(&self, projection: &Projection) -> Result<Placed, Error>;
+    async fn place(&self, spec: &VolumeSpec, projection: Projection) -> Result<Placed, Error>;
 }
 
 /// What a target did.
