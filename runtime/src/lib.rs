@@ -1,1 +1,13 @@
-//! .
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! A daemon's plumbing, without the domain: what any careful Linux daemon that holds secrets needs around its work.
+//!
+//! This crate knows no secret store, no kubelet and no wire format; every program of Evanesce uses it, and it uses none.
+//!
+//! **Memory.** [`alloc`] is the global allocator that wipes each block before it goes back to the heap, so that the
+//! copies made by libraries we do not control die too. [`arena`] is for the few values that must live on: pages that
+//! not even root may read through `/proc`.
+
+pub mod alloc;
+pub mod arena;
