@@ -8,6 +8,11 @@
 //! **Memory.** [`alloc`] is the global allocator that wipes each block before it goes back to the heap, so that the
 //! copies made by libraries we do not control die too. [`arena`] is for the few values that must live on: pages that
 //! not even root may read through `/proc`.
+//!
+//! **The process.** [`harden`] gives up core dumps, capabilities and a life beyond the parent's; [`seccomp`] the system
+//! calls that each half goes without. Both belong at the very start of `main`, before any thread.
 
 pub mod alloc;
 pub mod arena;
+pub mod harden;
+pub mod seccomp;
