@@ -11,8 +11,19 @@
 //!
 //! **The process.** [`harden`] gives up core dumps, capabilities and a life beyond the parent's; [`seccomp`] the system
 //! calls that each half goes without. Both belong at the very start of `main`, before any thread.
+//!
+//! **Saying what happens.** [`telemetry`] sets up logs and keeps libraries from printing what they are handed;
+//! [`metrics`] has every metric declared once, with labels whose values are known; [`ready`] names what start-up still
+//! waits for; [`http`] serves the answers.
+//!
+//! **The end.** [`drain`] asks every task to finish, and insists at the deadline.
 
 pub mod alloc;
 pub mod arena;
+pub mod drain;
 pub mod harden;
+pub mod http;
+pub mod metrics;
+pub mod ready;
 pub mod seccomp;
+pub mod telemetry;
