@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use evanesce_runtime::telemetry;
 use serde::{Deserialize, Serialize};
 use zeroize::ZeroizeOnDrop;
 
@@ -114,13 +115,35 @@ pub struct Limits {
     pub namespace_tmpfs: u64,
 }
 
-/// How log lines are written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+/// How log lines are written: [`telemetry::LogFormat`], as it travels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum LogFormat {
+    /// For people at a terminal, JSON elsewhere.
+    Auto,
     /// For people.
-    Text,
+    Human,
     /// One JSON object per line.
     Json,
+}
+
+impl From<telemetry::LogFormat> for LogFormat {
+    fn from(format: telemetry::LogFormat) -> Self {
+        match format {
+            telemetry::LogFormat::Auto => Self::Auto,
+            telemetry::LogFormat::Human => Self::Human,
+            telemetry::LogFormat::Json => Self::Json,
+        }
+    }
+}
+
+impl From<LogFormat> for telemetry::LogFormat {
+    fn from(format: LogFormat) -> Self {
+        match format {
+            LogFormat::Auto => Self::Auto,
+            LogFormat::Human => Self::Human,
+            LogFormat::Json => Self::Json,
+        }
+    }
 }
 
 /// A protection that this machine, or this way of starting, does not give. Shown in the log and in a metric.
@@ -134,8 +157,6 @@ pub enum Reduced {
     FileOwners,
     /// A detached mount cannot be cloned (Linux before 6.15): it is attached privately for a moment first.
     StagedAttach,
-    /// The warden or the engine half runs without its seccomp filter.
-    Seccomp,
 }
 
 impl Reduced {
@@ -147,7 +168,6 @@ impl Reduced {
             Self::SingleUid => "single uid",
             Self::FileOwners => "file owners",
             Self::StagedAttach => "staged attach",
-            Self::Seccomp => "seccomp",
         }
     }
 }

@@ -1,0 +1,233 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! [`Kernel`] on Linux 5.12 and later: `fsopen`, `open_tree`, `mount_setattr`, `move_mount`.
+
+#![expect(unsafe_code, reason = "neither rustix nor libc wraps mount_setattr(2)")]
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
+use rustix::io::Errno;
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
+    fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount,
+    open_tree, unmount,
+};
+
+use super::{Access, Kernel, Mount, Tmpfs, VOLUME_SOURCE};
+use crate::protocol::Reduced;
+
+/// The running kernel, and what it was found to be able to do.
+#[derive(Debug)]
+pub struct LinuxKernel {
+    noswap: bool,
+    /// A private directory to mount on for a moment, where a detached mount cannot be cloned.
+    staging: Option<OwnedFd>,
+}
+
+/// This kernel or container cannot do what the warden is for.
+#[derive(Debug, thiserror::Error)]
+#[error("{step}: {error}: {cure}")]
+pub struct TooOld {
+    step: &'static str,
+    error: io::Error,
+    cure: &'static str,
+}
+
+impl LinuxKernel {
+    /// Tries everything once on a tmpfs that nobody sees, and notes what is missing but not vital. `staging` is a private
+    /// directory that is used only where a detached mount cannot be cloned (Linux before 6.15).
+    ///
+    /// # Errors
+    /// Says which call failed and what the node or the container lacks.
+    pub fn probe(owner: u32, staging: OwnedFd) -> Result<(Self, Vec<Reduced>), TooOld> {
+        let fail = |step| move |error: io::Error| TooOld { step, cure: cure(&error), error };
+        let mut reduced = Vec::new();
+        let mut kernel = Self { noswap: true, staging: None };
+        let tmpfs = Tmpfs { source: VOLUME_SOURCE, size: 1 << 16, inodes: 8, mode: 0o755, owner };
+
+        let mount = match kernel.make_tmpfs(&tmpfs) {
+            Ok(mount) => mount,
+            Err(_) => {
+                kernel.noswap = false;
+                reduced.push(Reduced::Swap);
+                kernel.make_tmpfs(&tmpfs).map_err(fail("making a tmpfs"))?
+            }
+        };
+        let clone = match kernel.clone_mount(mount.as_fd(), Access::ReadOnly) {
+            Ok(clone) => clone,
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                kernel.staging = Some(staging);
+                reduced.push(Reduced::StagedAttach);
+                kernel.clone_mount(mount.as_fd(), Access::ReadOnly).map_err(fail("cloning a mount"))?
+            }
+            Err(error) => return Err(fail("cloning a mount")(error)),
+        };
+        drop(clone);
+        kernel.resize(mount.as_fd(), 1 << 17).map_err(fail("resizing a tmpfs"))?;
+        Ok((kernel, reduced))
+    }
+
+    /// The same kernel, made to clone by way of the staging directory.
+    #[must_use]
+    pub fn staged(mut self, staging: OwnedFd) -> Self {
+        self.staging = Some(staging);
+        self
+    }
+
+    /// Before Linux 6.15 only a mount that is somewhere can be cloned, so it is somewhere for a moment: in a directory
+    /// that nobody else sees.
+    fn clone_staged(mount: BorrowedFd<'_>, staging: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+        move_onto(mount, staging)?;
+        let clone = open_clone(mount);
+        let unstaged = unmount_root(mount);
+        let clone = clone?;
+        unstaged?;
+        Ok(clone)
+    }
+}
+
+impl Kernel for LinuxKernel {
+    fn make_tmpfs(&self, tmpfs: &Tmpfs) -> io::Result<OwnedFd> {
+        let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        fsconfig_set_string(&context, "source", tmpfs.source)?;
+        fsconfig_set_string(&context, "size", tmpfs.size.to_string())?;
+        fsconfig_set_string(&context, "nr_inodes", tmpfs.inodes.to_string())?;
+        fsconfig_set_string(&context, "mode", format!("{:04o}", tmpfs.mode))?;
+        fsconfig_set_string(&context, "uid", tmpfs.owner.to_string())?;
+        fsconfig_set_string(&context, "gid", tmpfs.owner.to_string())?;
+        if self.noswap {
+            fsconfig_set_flag(&context, "noswap")?;
+        }
+        fsconfig_create(&context)?;
+        let attributes =
+            MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NODEV | MountAttrFlags::MOUNT_ATTR_NOEXEC;
+        Ok(fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, attributes)?)
+    }
+
+    fn clone_mount(&self, mount: BorrowedFd<'_>, access: Access) -> io::Result<OwnedFd> {
+        let clone = match &self.staging {
+            Some(staging) if self.mount_at(mount)?.is_none() => Self::clone_staged(mount, staging.as_fd())?,
+            _ => open_clone(mount)?,
+        };
+        set_attributes(clone.as_fd(), access)?;
+        Ok(clone)
+    }
+
+    fn attach(&self, mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+        move_onto(mount, target)
+    }
+
+    fn detach(&self, root: BorrowedFd<'_>) -> io::Result<()> {
+        unmount_root(root)
+    }
+
+    fn resize(&self, mount: BorrowedFd<'_>, size: u64) -> io::Result<()> {
+        let context = fspick(mount, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
+        fsconfig_set_string(&context, "size", size.to_string())?;
+        if self.noswap {
+            // Left out, it would mean "let it swap again", which tmpfs refuses.
+            fsconfig_set_flag(&context, "noswap")?;
+        }
+        Ok(fsconfig_reconfigure(&context)?)
+    }
+
+    fn mount_at(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Mount>> {
+        let stat = statx(directory, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::MNT_ID)?;
+        if !stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
+            return Ok(None);
+        }
+        let table = std::fs::read_to_string("/proc/thread-self/mountinfo")?;
+        Ok(table.lines().find_map(|line| parse_mountinfo(line, stat.stx_mnt_id)))
+    }
+}
+
+fn open_clone(mount: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    Ok(open_tree(mount, "", flags)?)
+}
+
+fn move_onto(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
+    Ok(move_mount(mount, "", target, "", flags)?)
+}
+
+/// Unmounts by descriptor: `/proc/thread-self/fd/N/.` is the root directory of exactly that mount, wherever it is now. The final
+/// `.` is what `UMOUNT_NOFOLLOW` looks at, so the link before it is followed and nothing after it can be.
+fn unmount_root(root: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(unmount(format!("/proc/thread-self/fd/{}/.", root.as_raw_fd()), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
+}
+
+/// Makes a detached clone read-only or writable, and private: what is mounted beneath it goes nowhere else.
+fn set_attributes(clone: BorrowedFd<'_>, access: Access) -> io::Result<()> {
+    let read_only = libc::MOUNT_ATTR_RDONLY;
+    let (attr_set, attr_clr) = match access {
+        Access::ReadOnly => (read_only, 0),
+        Access::Writable => (0, read_only),
+    };
+    let attributes = libc::mount_attr { attr_set, attr_clr, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    // SAFETY: the path is a NUL-terminated string and `attributes` is a `mount_attr` of the size that is passed; both
+    // outlive the call, which only reads them.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            clone.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_EMPTY_PATH,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// One line of `/proc/thread-self/mountinfo` (proc_pid_mountinfo(5)), if it is the mount with this id.
+fn parse_mountinfo(line: &str, id: u64) -> Option<Mount> {
+    let (mount, file_system) = line.split_once(" - ")?;
+    let mut mount = mount.split(' ');
+    if mount.next()?.parse() != Ok(id) {
+        return None;
+    }
+    let (_parent, _device, root, _target, options) =
+        (mount.next()?, mount.next()?, mount.next()?, mount.next()?, mount.next()?);
+    let mut file_system = file_system.split(' ');
+    let (fs_type, source, fs_options) = (file_system.next()?, file_system.next()?, file_system.next()?);
+    Some(Mount {
+        root: root.to_owned(),
+        fs_type: fs_type.to_owned(),
+        source: source.to_owned(),
+        options: options.split(',').chain(fs_options.split(',')).map(str::to_owned).collect(),
+    })
+}
+
+fn cure(error: &io::Error) -> &'static str {
+    match error.raw_os_error().map(Errno::from_raw_os_error) {
+        Some(Errno::PERM | Errno::ACCESS) => {
+            "the warden needs CAP_SYS_ADMIN: run it as root, in Kubernetes with `privileged: true`"
+        }
+        Some(Errno::NOSYS) => "this needs Linux 5.12 or later, and a container runtime whose seccomp profile allows it",
+        _ => "see the kernel's log",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn a_line_of_mountinfo_is_read_with_and_without_optional_fields() {
+        let line = "36 35 98:0 /mnt1 /pods/a\\040b ro,noexec shared:7 master:1 - tmpfs evanesce rw,size=4k,noswap";
+        let mount = parse_mountinfo(line, 36).unwrap();
+        assert_eq!((mount.root.as_str(), mount.source.as_str()), ("/mnt1", "evanesce"));
+        assert_eq!(mount.options, ["ro", "noexec", "rw", "size=4k", "noswap"]);
+        assert!(!mount.is_volume(), "a bind mount of a directory of ours is not a volume");
+        assert!(parse_mountinfo("36 35 98:0 / /x ro - tmpfs evanesce rw", 36).unwrap().is_volume());
+        for other in ["37 35 98:0 / /x ro - tmpfs evanesce rw", "36 35 98:0 / /x ro", "", "36"] {
+            assert!(parse_mountinfo(other, 36).is_none());
+        }
+    }
+}

@@ -1,0 +1,86 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! One request, one answer: who does what is asked.
+
+use std::os::fd::OwnedFd;
+
+use super::credentials::CredentialsDir;
+use super::failure::{busy, failed};
+use super::records::Records;
+use super::sockets::Socket;
+use super::volumes::Volumes;
+use crate::mount::Kernel;
+use crate::protocol::{Reply, Request, WardenError};
+
+/// Everything that a request can be about.
+#[derive(Debug)]
+pub struct Requests<K> {
+    /// The volumes.
+    pub volumes: Volumes<K>,
+    /// What is kept about them.
+    pub records: Records,
+    /// Files that only root may read.
+    pub credentials: CredentialsDir,
+    /// The socket that the liveness probe connects to.
+    pub csi: Socket,
+}
+
+/// An answer and the descriptor that goes with it.
+pub type Answer = Result<(Reply, Option<OwnedFd>), WardenError>;
+
+impl<K: Kernel> Requests<K> {
+    /// Does what is asked.
+    ///
+    /// # Errors
+    /// Says what failed; nothing is left half-done that doing it again would not finish.
+    pub fn answer(&mut self, request: Request, fds: &[OwnedFd]) -> Answer {
+        let reply = match request {
+            Request::MakeVolume { volume, size, inodes } => {
+                return Ok((Reply::Volume, Some(self.volumes.make(volume, size, inodes)?)));
+            }
+            Request::Own { owners } => {
+                self.volumes.own(&owners, fds)?;
+                Reply::Done
+            }
+            Request::Attach { volume, target } => Reply::Attached { options: self.volumes.attach(&volume, target)? },
+            Request::Resize { volume, size } => {
+                self.volumes.resize(&volume, size)?;
+                Reply::Done
+            }
+            Request::IsAttached { volume, target } => Reply::IsAttached(self.volumes.is_attached(&volume, &target)?),
+            Request::Detach { volume, target } => {
+                self.volumes.detach(&volume, target.as_ref())?;
+                Reply::Done
+            }
+            Request::Adopt { volume, target } => match self.volumes.adopt(&volume, target)? {
+                Some(root) => return Ok((Reply::Volume, Some(root))),
+                None => Reply::NotThere,
+            },
+            Request::PutRecord { volume, record } => {
+                self.records.put(volume, &record)?;
+                Reply::Done
+            }
+            Request::DropRecord { volume } => {
+                self.records.drop_record(&volume)?;
+                Reply::Done
+            }
+            Request::NextRecord { after } => match self.records.next(after.as_ref())? {
+                Some((volume, record)) => Reply::Record { volume, record },
+                None => Reply::NoMoreRecords,
+            },
+            Request::OpenCredential { name, known } => match self.credentials.open_file(&name, known)? {
+                Some((identity, file)) => return Ok((Reply::Credential { identity }, Some(file))),
+                None => Reply::Unchanged,
+            },
+            Request::Probe => {
+                let connection = self.csi.connect().map_err(|error| match error.kind() {
+                    std::io::ErrorKind::WouldBlock => busy("the CSI socket's queue is full: nobody accepts"),
+                    _ => failed("connecting to the CSI socket")(error),
+                })?;
+                return Ok((Reply::Connection, Some(connection)));
+            }
+        };
+        Ok((reply, None))
+    }
+}

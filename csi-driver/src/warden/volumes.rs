@@ -1,0 +1,276 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! The volumes: made, filled through a descriptor by somebody else, attached, adopted, detached.
+//!
+//! What is remembered here is only what must be held open. Whether something is attached is asked of the kernel each time,
+//! so a restart forgets nothing that matters.
+
+use std::collections::HashMap;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat, fstatvfs, openat};
+
+use super::failure::{busy, failed, internal, invalid, no_space, not_found};
+use super::paths::{PodsDir, is_empty};
+use crate::mount::{Access, Kernel, Mount, Tmpfs, VOLUME_SOURCE};
+use crate::protocol::{ErrorKind, Owner, TargetPath, VolumeId, WardenError};
+
+/// The smallest tmpfs: one page.
+const MIN_SIZE: u64 = 4096;
+
+/// More inodes than any volume needs; each costs kernel memory that no size limit counts.
+const MAX_INODES: u64 = 65_536;
+
+/// All volumes that this warden knows.
+#[derive(Debug)]
+pub struct Volumes<K> {
+    kernel: K,
+    pods: PodsDir,
+    owner: u32,
+    ceiling: u64,
+    kept: HashMap<VolumeId, Kept>,
+}
+
+/// A volume's writable mount.
+#[derive(Debug)]
+struct Kept {
+    mount: OwnedFd,
+    device: u64,
+    size: u64,
+    target: Option<TargetPath>,
+}
+
+impl<K: Kernel> Volumes<K> {
+    /// No volumes yet. Their root directories will belong to `owner`, and all of them together hold `ceiling` bytes.
+    pub fn new(kernel: K, pods: PodsDir, owner: u32, ceiling: u64) -> Self {
+        Self { kernel, pods, owner, ceiling, kept: HashMap::new() }
+    }
+
+    /// Makes a volume and opens its root directory.
+    ///
+    /// # Errors
+    /// `Invalid`, `NoSpace` over the node's ceiling, `Busy` when the volume is attached.
+    pub fn make(&mut self, volume: VolumeId, size: u64, inodes: u64) -> Result<OwnedFd, WardenError> {
+        if self.kept.get(&volume).is_some_and(|kept| kept.target.is_some()) {
+            return Err(busy(format!("volume {volume} is attached: detach it first")));
+        }
+        // Made by an engine half that never came to attaching it.
+        self.kept.remove(&volume);
+        if !(1..=MAX_INODES).contains(&inodes) {
+            return Err(invalid(format!("volume {volume}: {inodes} inodes is not within 1 to {MAX_INODES}")));
+        }
+        self.check_size(&volume, size)?;
+        let tmpfs = Tmpfs { source: VOLUME_SOURCE, size, inodes, mode: 0o755, owner: self.owner };
+        let mount = self.kernel.make_tmpfs(&tmpfs).map_err(failed("making a tmpfs"))?;
+        let (root, device) = open_root(mount.as_fd())?;
+        self.kept.insert(volume, Kept { mount, device, size, target: None });
+        Ok(root)
+    }
+
+    /// Gives files on our own tmpfs to owners.
+    ///
+    /// # Errors
+    /// `Invalid` before anything is changed, when a descriptor is not a file or directory on a volume.
+    pub fn own(&self, owners: &[Owner], files: &[OwnedFd]) -> Result<(), WardenError> {
+        if owners.len() != files.len() {
+            return Err(invalid(format!("{} owners for {} files", owners.len(), files.len())));
+        }
+        for file in files {
+            let stat = fstat(file).map_err(|errno| internal(format!("fstat: {errno}")))?;
+            if !self.kept.values().any(|kept| kept.device == stat.st_dev) {
+                return Err(invalid("a file to be owned is not on a volume of ours"));
+            }
+            if !matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Directory) {
+                return Err(invalid("only regular files and directories get owners"));
+            }
+        }
+        for (owner, file) in owners.iter().zip(files) {
+            // The all-ones id would mean "leave it" to the kernel.
+            if owner.uid == Some(u32::MAX) || owner.gid == Some(u32::MAX) {
+                return Err(invalid("4294967295 is no user and no group"));
+            }
+            fchown(file, owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw))
+                .map_err(|errno| failed("changing a file's owner")(errno.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Shows a read-only clone at the target. Done twice, it is done.
+    ///
+    /// # Errors
+    /// `NotFound` without such a volume or parent directory, `Busy` when something else is there, `Invalid` for a target
+    /// that may not be one.
+    pub fn attach(&mut self, volume: &VolumeId, target: TargetPath) -> Result<Vec<String>, WardenError> {
+        let kept = self.kept.get_mut(volume).ok_or_else(|| unknown(volume))?;
+        if kept.target.as_ref().is_some_and(|there| *there != target) {
+            return Err(busy(format!("volume {volume} is attached elsewhere")));
+        }
+        let place = self.pods.place(&target)?;
+        let directory = place.open_or_make()?;
+        let look = failed("looking at the target");
+        if let Some(mount) = self.kernel.mount_at(directory.as_fd()).map_err(look)? {
+            return if device_of(directory.as_fd())? == kept.device {
+                kept.target = Some(target);
+                Ok(mount.options)
+            } else {
+                Err(busy(format!("target {target}: something else is mounted there: unmount it first")))
+            };
+        }
+        if !is_empty(directory.as_fd()).map_err(failed("reading the target directory"))? {
+            return Err(busy(format!("target {target} is a directory with content that is not ours: left alone")));
+        }
+        let clone = self
+            .kernel
+            .clone_mount(kept.mount.as_fd(), Access::ReadOnly)
+            .map_err(failed("cloning the volume's mount"))?;
+        self.kernel.attach(clone.as_fd(), directory.as_fd()).map_err(failed("attaching the volume"))?;
+        kept.target = Some(target);
+        let mount = self.kernel.mount_at(clone.as_fd()).map_err(failed("reading the mount's options"))?;
+        Ok(mount.map(|mount| mount.options).unwrap_or_default())
+    }
+
+    /// Changes a volume's size.
+    ///
+    /// # Errors
+    /// `NotFound`, `NoSpace` over the node's ceiling, `Busy` when more is in use.
+    pub fn resize(&mut self, volume: &VolumeId, size: u64) -> Result<(), WardenError> {
+        self.check_size(volume, size)?;
+        let kept = self.kept.get_mut(volume).ok_or_else(|| unknown(volume))?;
+        self.kernel.resize(kept.mount.as_fd(), size).map_err(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => busy(format!("volume {volume} holds more than {size} bytes")),
+            _ => failed("resizing the volume")(error),
+        })?;
+        kept.size = size;
+        Ok(())
+    }
+
+    /// Whether the volume is what sits at the target.
+    ///
+    /// # Errors
+    /// `Invalid` for a target that may not be one.
+    pub fn is_attached(&self, volume: &VolumeId, target: &TargetPath) -> Result<bool, WardenError> {
+        Ok(match self.volume_at(target)? {
+            Some((_, device)) => self.may_be(volume, device),
+            None => false,
+        })
+    }
+
+    /// Undoes whatever was done for the volume: the mount, if it is ours, the directory, the memory. Done twice, it is done.
+    ///
+    /// # Errors
+    /// `Busy` when something at the target is not ours; it is left as it is.
+    pub fn detach(&mut self, volume: &VolumeId, target: Option<&TargetPath>) -> Result<(), WardenError> {
+        let remembered = self.kept.get(volume).and_then(|kept| kept.target.clone());
+        if let Some(target) = target.or(remembered.as_ref()) {
+            self.clear(volume, target)?;
+        }
+        self.kept.remove(volume);
+        Ok(())
+    }
+
+    /// The writable root of a volume that is attached at the target, or `None` when it is not.
+    ///
+    /// # Errors
+    /// `Invalid` for a target that may not be one.
+    pub fn adopt(&mut self, volume: &VolumeId, target: TargetPath) -> Result<Option<OwnedFd>, WardenError> {
+        let Some((directory, device)) = self.volume_at(&target)? else {
+            self.kept.remove(volume);
+            return Ok(None);
+        };
+        if !self.may_be(volume, device) {
+            return Err(invalid(format!("target {target} shows another volume than {volume}")));
+        }
+        if let Some(kept) = self.kept.get_mut(volume) {
+            kept.target = Some(target);
+            return Ok(Some(open_root(kept.mount.as_fd())?.0));
+        }
+        // From before our own restart: the mount the pod sees is the only way in.
+        let mount = self
+            .kernel
+            .clone_mount(directory.as_fd(), Access::Writable)
+            .map_err(failed("cloning the volume's mount"))?;
+        let (root, device) = open_root(mount.as_fd())?;
+        let stat = fstatvfs(&mount).map_err(|errno| internal(format!("fstatvfs: {errno}")))?;
+        let size = stat.f_blocks.saturating_mul(stat.f_frsize);
+        self.kept.insert(volume.clone(), Kept { mount, device, size, target: Some(target) });
+        Ok(Some(root))
+    }
+
+    /// The engine half is gone: what it had not attached, nobody will ever fill.
+    pub fn forget_unattached(&mut self) {
+        self.kept.retain(|_, kept| kept.target.is_some());
+    }
+
+    fn clear(&self, volume: &VolumeId, target: &TargetPath) -> Result<(), WardenError> {
+        let place = match self.pods.place(target) {
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(()),
+            other => other?,
+        };
+        // One volume can lie on another only after a mistake; clearing ends when the directory is an ordinary one again.
+        while let Some(directory) = place.open()? {
+            let Some(mount) = self.kernel.mount_at(directory.as_fd()).map_err(failed("looking at the target"))? else {
+                break;
+            };
+            if !mount.is_volume() || !self.may_be(volume, device_of(directory.as_fd())?) {
+                return Err(busy(format!("target {target}: what is mounted there is not volume {volume}: left alone")));
+            }
+            self.kernel.detach(directory.as_fd()).map_err(failed("unmounting the volume"))?;
+        }
+        place.remove()
+    }
+
+    /// The volume at the target, whichever it is: its root directory and its device.
+    fn volume_at(&self, target: &TargetPath) -> Result<Option<(OwnedFd, u64)>, WardenError> {
+        let place = match self.pods.place(target) {
+            Err(error) if error.kind == ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let Some(directory) = place.open()? else { return Ok(None) };
+        let mount = self.kernel.mount_at(directory.as_fd()).map_err(failed("looking at the target"))?;
+        if !mount.as_ref().is_some_and(Mount::is_volume) {
+            return Ok(None);
+        }
+        let device = device_of(directory.as_fd())?;
+        Ok(Some((directory, device)))
+    }
+
+    /// Whether this device can be the volume's: it is the one we hold, or nobody's that we hold.
+    fn may_be(&self, volume: &VolumeId, device: u64) -> bool {
+        match self.kept.iter().find(|(_, kept)| kept.device == device) {
+            Some((holder, _)) => holder == volume,
+            None => !self.kept.contains_key(volume),
+        }
+    }
+
+    fn check_size(&self, volume: &VolumeId, size: u64) -> Result<(), WardenError> {
+        if size < MIN_SIZE {
+            return Err(invalid(format!("volume {volume}: {size} bytes is less than one page")));
+        }
+        let others: u64 = self.kept.iter().filter(|(id, _)| *id != volume).map(|(_, kept)| kept.size).sum();
+        if others.saturating_add(size) > self.ceiling {
+            return Err(no_space(format!(
+                "volume {volume}: {size} bytes and the {others} of the node's other volumes are more than \
+                 --node-tmpfs-limit {}",
+                self.ceiling
+            )));
+        }
+        Ok(())
+    }
+}
+
+fn unknown(volume: &VolumeId) -> WardenError {
+    not_found(format!("volume {volume} is not known: make or adopt it first"))
+}
+
+/// The mount's root directory as an ordinary descriptor, which `fchmod`, `fsync` and `getdents` accept, and its device.
+fn open_root(mount: BorrowedFd<'_>) -> Result<(OwnedFd, u64), WardenError> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let root = openat(mount, ".", flags, Mode::empty()).map_err(|errno| failed("opening the volume")(errno.into()))?;
+    let device = device_of(root.as_fd())?;
+    Ok((root, device))
+}
+
+fn device_of(file: BorrowedFd<'_>) -> Result<u64, WardenError> {
+    Ok(fstat(file).map_err(|errno| internal(format!("fstat: {errno}")))?.st_dev)
+}
