@@ -1,0 +1,158 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! The warden: root, and small. It binds the sockets, starts the launcher, gives up what it does not need, and then does a
+//! dozen things on request: mounts, owners, records, descriptors. It sees no secret and no network.
+
+mod backoff;
+mod credentials;
+mod failure;
+mod paths;
+mod records;
+mod requests;
+mod signals;
+mod sockets;
+mod supervise;
+mod user_namespace;
+mod volumes;
+
+use std::error::Error;
+use std::fs::OpenOptions;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Parser;
+use evanesce_runtime::telemetry;
+
+pub use credentials::CredentialsDir;
+pub use paths::PodsDir;
+pub use records::{Records, StateDir, StateError};
+pub use requests::{Answer, Requests};
+pub use sockets::Socket;
+pub use supervise::{Fatal, Greeting, Supervisor};
+pub use volumes::Volumes;
+
+use crate::args::{Args, Audit};
+use crate::confine::{self, EngineUser};
+use crate::launcher;
+use crate::mount::LinuxKernel;
+use crate::protocol::{AuditChoice, EngineConfig, Limits, Reduced};
+use crate::role::{self, Role};
+
+/// The warden's process: what the container runtime starts.
+pub fn main() -> ExitCode {
+    let args = Args::parse();
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            role::complain(Role::Warden, &error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    telemetry::init(args.log_format, &args.log)?;
+    // Before all else, so that no signal finds the defaults once there is something to clean up.
+    let signals = signals::stop_signals()?;
+    confine::prepare_warden()?;
+
+    let user = engine_user(args)?;
+    let owner = match user {
+        EngineUser::Own(uid) => uid,
+        EngineUser::Wardens => rustix::process::geteuid().as_raw(),
+    };
+    let pods = PodsDir::open(&args.pods_dir).map_err(flag("--pods-dir", &args.pods_dir))?;
+    let credentials = CredentialsDir::open(args.credentials_dir.as_deref())
+        .map_err(flag("--credentials-dir", args.credentials_dir.as_deref().unwrap_or(Path::new(""))))?;
+    let state = StateDir::open(&args.state_dir, &args.driver_name)?;
+    let (kernel, mut reduced) = LinuxKernel::probe(owner, state.staging()?)?;
+    let state = state.ensure_tmpfs(&kernel)?;
+    if user == EngineUser::Wardens {
+        reduced.extend([Reduced::SingleUid, Reduced::FileOwners]);
+    }
+    for missing in &reduced {
+        tracing::warn!(%missing, "reduced: this machine does not give this protection");
+    }
+    let digest_key = state.digest_key()?;
+    let records = Records::load(state)?;
+    let audit = open_audit(&args.audit)?;
+
+    let csi = Socket::bind(&args.csi_socket).map_err(flag("--csi-socket", &args.csi_socket))?;
+    let path = args.registration_socket();
+    let registration = Socket::bind(&path).map_err(flag("--registration-dir", &path));
+    let registration = registration.inspect_err(|_| csi.remove())?;
+
+    let serve = || -> Result<Supervisor<LinuxKernel>, Box<dyn Error>> {
+        let launcher = launcher::start(user)?;
+        confine::warden()?;
+        let mut fds = vec![csi.as_fd().try_clone_to_owned()?, registration.as_fd().try_clone_to_owned()?];
+        fds.extend(audit);
+        let greeting = Greeting { config: engine_config(args, reduced), digest_key, fds };
+        let volumes = Volumes::new(kernel, pods, owner, args.node_tmpfs_limit);
+        let requests = Requests { volumes, records, credentials, csi: csi.clone() };
+        Ok(Supervisor::new(requests, greeting, launcher, signals))
+    };
+    let ended = serve().and_then(|mut supervisor| Ok(supervisor.run()?));
+    csi.remove();
+    registration.remove();
+    ended
+}
+
+fn engine_user(args: &Args) -> Result<EngineUser, Box<dyn Error>> {
+    let map = user_namespace::UidMap::ours()?;
+    if args.single_uid || map.has_one_uid() {
+        return Ok(EngineUser::Wardens);
+    }
+    if !rustix::process::geteuid().is_root() {
+        return Err(
+            "the warden mounts, so it has to be root: run it as root, in a container with `privileged: true`, \
+                    or under `unshare --user --map-root-user --mount`"
+                .into(),
+        );
+    }
+    if !map.contains(args.engine_uid) {
+        return Err(format!(
+            "--engine-uid {} does not exist in this user namespace: choose one that /proc/self/uid_map has, or give \
+             --single-uid",
+            args.engine_uid
+        )
+        .into());
+    }
+    Ok(EngineUser::Own(args.engine_uid))
+}
+
+fn engine_config(args: &Args, reduced: Vec<Reduced>) -> EngineConfig {
+    EngineConfig {
+        driver_name: args.driver_name.clone(),
+        node_name: args.node_name.clone(),
+        kubelet_csi_socket: args.kubelet_csi_socket.as_ref().unwrap_or(&args.csi_socket).clone(),
+        pods_dir: args.pods_dir.clone(),
+        classes_dir: args.classes_dir.clone(),
+        http_address: args.http_address.0,
+        audit: match args.audit {
+            Audit::Stdout => AuditChoice::Stdout,
+            Audit::File(_) => AuditChoice::File,
+            Audit::None => AuditChoice::None,
+        },
+        limits: Limits { node_tmpfs: args.node_tmpfs_limit, namespace_tmpfs: args.namespace_tmpfs_limit },
+        first_delivery_timeout: args.first_delivery_timeout,
+        keep_previous: args.keep_previous,
+        log: args.log.clone(),
+        log_format: args.log_format.into(),
+        reduced,
+    }
+}
+
+fn open_audit(audit: &Audit) -> Result<Option<OwnedFd>, Box<dyn Error>> {
+    let Audit::File(path) = audit else { return Ok(None) };
+    let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path).map_err(flag("--audit", path))?;
+    Ok(Some(file.into()))
+}
+
+/// Names the flag that an error is about.
+fn flag<'a>(name: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> String + use<'a> {
+    move |error| format!("{name} {}: {error}", path.display())
+}
