@@ -37,4 +37,3 @@ pub mod spec;
 pub mod target;
 pub mod token;
 pub mod workload;
-mod yaml;

@@ -1,0 +1,258 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Making, filling, attaching, owning, resizing, detaching.
+
+use std::fs;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+
+use evanesce_csi::protocol::{ErrorKind, Owner};
+use rustix::fs::{Mode, OFlags};
+
+use crate::ground::{CEILING, Ground, OWNER, foreign_tmpfs, mount_at, mounts_of, volume, write};
+
+#[test]
+fn a_volume_is_attached_complete_read_only_and_with_exactly_these_options() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    let root = volumes.make(volume("v"), 1 << 16, 64).unwrap();
+    write(&root, "password", "hunter2");
+
+    let reported = volumes.attach(&volume("v"), ground.target()).unwrap();
+
+    let mount = mount_at(&ground.kernel(), &ground.target()).unwrap();
+    assert_eq!(reported, mount.options, "what is reported is what the kernel says");
+    let mut options = mount.options;
+    options.sort();
+    let expected = [
+        "gid=60999",
+        "mode=755",
+        "nodev",
+        "noexec",
+        "nosuid",
+        "noswap",
+        "nr_inodes=64",
+        "relatime",
+        "ro",
+        "rw",
+        "size=64k",
+    ];
+    // `rw` is the file system's: the engine half's own way in; `inode64` is a compile-time default of some kernels.
+    options.retain(|option| option != "inode64" && option != "uid=60999");
+    assert_eq!(options, expected);
+
+    let file = format!("{}/password", ground.target());
+    assert_eq!(fs::read_to_string(&file).unwrap(), "hunter2");
+    for refused in [
+        fs::write(&file, "x").unwrap_err(),
+        fs::write(format!("{}/new", ground.target()), "x").unwrap_err(),
+        fs::remove_file(&file).unwrap_err(),
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o777)).unwrap_err(),
+    ] {
+        assert_eq!(refused.kind(), io::ErrorKind::ReadOnlyFilesystem);
+    }
+}
+
+#[test]
+fn the_root_of_a_volume_belongs_to_the_engine_half() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    let root = fs::File::from(volumes.make(volume("v"), 1 << 16, 64).unwrap());
+    let metadata = root.metadata().unwrap();
+    assert_eq!((metadata.uid(), metadata.gid(), metadata.mode() & 0o7777), (OWNER, OWNER, 0o755));
+}
+
+#[test]
+fn the_target_directory_is_made_with_mode_0750() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    volumes.make(volume("v"), 1 << 16, 64).unwrap();
+    rustix::process::umask(Mode::from_raw_mode(0o027));
+    volumes.attach(&volume("v"), ground.target()).unwrap();
+    rustix::mount::unmount(ground.target().as_str(), rustix::mount::UnmountFlags::DETACH).unwrap();
+    assert_eq!(fs::metadata(ground.target().as_str()).unwrap().mode() & 0o7777, 0o750);
+}
+
+#[test]
+fn a_change_through_the_kept_descriptor_is_seen_at_the_target() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    let root = volumes.make(volume("v"), 1 << 16, 64).unwrap();
+    volumes.attach(&volume("v"), ground.target()).unwrap();
+    write(&root, "late", "fresh");
+    assert_eq!(fs::read_to_string(format!("{}/late", ground.target())).unwrap(), "fresh");
+}
+
+#[test]
+fn who_shares_the_pods_directory_sees_the_volume() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    // Kubelet's view: another mount of the same shared directory.
+    let peer = ground.path("peer");
+    fs::create_dir(&peer).unwrap();
+    rustix::mount::mount_bind(ground.pods(), &peer).unwrap();
+
+    let root = volumes.make(volume("v"), 1 << 16, 64).unwrap();
+    write(&root, "f", "x");
+    volumes.attach(&volume("v"), ground.target()).unwrap();
+    assert_eq!(fs::read_to_string(peer.join("uid/volumes/csi/a/mount/f")).unwrap(), "x");
+    volumes.detach(&volume("v"), Some(&ground.target())).unwrap();
+    assert!(!peer.join("uid/volumes/csi/a/mount").exists());
+}
+
+#[test]
+fn attaching_twice_is_attaching_once_and_elsewhere_is_refused() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    volumes.make(volume("v"), 1 << 16, 64).unwrap();
+    let first = volumes.attach(&volume("v"), ground.target()).unwrap();
+    assert_eq!(volumes.attach(&volume("v"), ground.target()).unwrap(), first);
+    let other = crate::ground::target(&ground.pods().join("uid/volumes/csi/b"));
+    assert_eq!(volumes.attach(&volume("v"), other).unwrap_err().kind, ErrorKind::Busy);
+    assert_eq!(volumes.make(volume("v"), 1 << 16, 64).unwrap_err().kind, ErrorKind::Busy);
+    assert_eq!(mounts_of("evanesce"), 1);
+}
+
+#[test]
+fn what_is_in_the_way_is_left_alone() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    let (v, w) = (volume("v"), volume("w"));
+    volumes.make(v.clone(), 1 << 16, 64).unwrap();
+
+    // A directory with content.
+    let file = format!("{}/precious", ground.target());
+    fs::create_dir(ground.target().as_str()).unwrap();
+    fs::write(&file, "x").unwrap();
+    assert_eq!(volumes.attach(&v, ground.target()).unwrap_err().kind, ErrorKind::Busy);
+    assert_eq!(volumes.detach(&v, Some(&ground.target())).unwrap_err().kind, ErrorKind::Busy);
+    assert!(fs::exists(&file).unwrap());
+    fs::remove_file(&file).unwrap();
+
+    // Somebody's tmpfs.
+    foreign_tmpfs(&ground.kernel(), ground.target().as_str().as_ref());
+    assert_eq!(volumes.attach(&v, ground.target()).unwrap_err().kind, ErrorKind::Busy);
+    assert_eq!(volumes.detach(&v, Some(&ground.target())).unwrap_err().kind, ErrorKind::Busy);
+    assert!(!volumes.is_attached(&v, &ground.target()).unwrap());
+    assert_eq!(mounts_of("somebody"), 1);
+    rustix::mount::unmount(ground.target().as_str(), rustix::mount::UnmountFlags::DETACH).unwrap();
+
+    // Another volume of ours, and a file.
+    volumes.attach(&v, ground.target()).unwrap();
+    volumes.make(w.clone(), 1 << 16, 64).unwrap();
+    assert_eq!(volumes.attach(&w, ground.target()).unwrap_err().kind, ErrorKind::Busy);
+    assert_eq!(volumes.detach(&w, Some(&ground.target())).unwrap_err().kind, ErrorKind::Busy);
+    assert!(volumes.is_attached(&v, &ground.target()).unwrap());
+    let file = ground.pods().join("uid/file");
+    fs::write(&file, "x").unwrap();
+    assert_eq!(volumes.attach(&w, crate::ground::target(&file)).unwrap_err().kind, ErrorKind::Invalid);
+}
+
+#[test]
+fn detaching_leaves_nothing_and_may_be_repeated() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    let before = ground.tree();
+    volumes.make(volume("v"), 1 << 16, 64).unwrap();
+    volumes.attach(&volume("v"), ground.target()).unwrap();
+    for _ in 0..2 {
+        volumes.detach(&volume("v"), Some(&ground.target())).unwrap();
+        assert_eq!(mounts_of("evanesce"), 0);
+        assert_eq!(ground.tree(), before);
+    }
+    // Its parent gone as well, and nothing ever there.
+    fs::remove_dir(ground.pods().join("uid/volumes/csi/a")).unwrap();
+    volumes.detach(&volume("v"), Some(&ground.target())).unwrap();
+    volumes.detach(&volume("never"), None).unwrap();
+    // The name is free again.
+    volumes.make(volume("v"), 1 << 16, 64).unwrap();
+}
+
+#[test]
+fn detaching_without_a_target_finds_where_it_was_attached() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    volumes.make(volume("v"), 1 << 16, 64).unwrap();
+    volumes.attach(&volume("v"), ground.target()).unwrap();
+    volumes.detach(&volume("v"), None).unwrap();
+    assert_eq!(mounts_of("evanesce"), 0);
+}
+
+#[test]
+fn an_open_file_does_not_hold_up_detaching() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    let root = volumes.make(volume("v"), 1 << 16, 64).unwrap();
+    write(&root, "f", "x");
+    volumes.attach(&volume("v"), ground.target()).unwrap();
+    let _open = fs::File::open(format!("{}/f", ground.target())).unwrap();
+    volumes.detach(&volume("v"), Some(&ground.target())).unwrap();
+    assert!(!fs::exists(ground.target().as_str()).unwrap());
+}
+
+#[test]
+fn only_files_on_our_own_volumes_get_owners() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    let root = volumes.make(volume("v"), 1 << 16, 64).unwrap();
+    let file = write(&root, "f", "x");
+    let owner = Owner { uid: Some(1000), gid: Some(2000) };
+    let stat = |fd| rustix::fs::fstat(fd).unwrap();
+
+    let outside = ground.path("outside");
+    fs::write(&outside, "x").unwrap();
+    let outside = fs::File::open(outside).unwrap();
+    let pair = [file, outside.into()];
+    let refused = volumes.own(&[owner, owner], &pair).unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Invalid);
+    assert_eq!(stat(pair[1].as_fd()).st_uid, 0);
+    assert_eq!(stat(pair[0].as_fd()).st_uid, 0, "nothing is changed before all are checked");
+
+    volumes.own(&[owner], &pair[..1]).unwrap();
+    assert_eq!((stat(pair[0].as_fd()).st_uid, stat(pair[0].as_fd()).st_gid), (1000, 2000));
+    volumes.own(&[Owner { uid: None, gid: Some(7) }], &pair[..1]).unwrap();
+    assert_eq!((stat(pair[0].as_fd()).st_uid, stat(pair[0].as_fd()).st_gid), (1000, 7));
+
+    assert_eq!(volumes.own(&[owner], &[]).unwrap_err().kind, ErrorKind::Invalid);
+    let all_ones = Owner { uid: Some(u32::MAX), gid: None };
+    assert_eq!(volumes.own(&[all_ones], &pair[..1]).unwrap_err().kind, ErrorKind::Invalid);
+    // A tmpfs is not enough, it has to be ours.
+    let foreign = rustix::fs::open("/dev/shm", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+    assert_eq!(volumes.own(&[owner], &[foreign.unwrap()]).unwrap_err().kind, ErrorKind::Invalid);
+}
+
+#[test]
+fn sizes_and_inodes_have_bounds_and_the_node_has_a_ceiling() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    for (size, inodes) in [(0, 64), (4095, 64), (1 << 16, 0), (1 << 16, u64::MAX)] {
+        assert_eq!(volumes.make(volume("v"), size, inodes).unwrap_err().kind, ErrorKind::Invalid);
+    }
+    assert_eq!(volumes.make(volume("v"), CEILING + 1, 64).unwrap_err().kind, ErrorKind::NoSpace);
+    assert_eq!(volumes.make(volume("v"), u64::MAX, 64).unwrap_err().kind, ErrorKind::NoSpace);
+    volumes.make(volume("v"), CEILING - 4096, 64).unwrap();
+    assert_eq!(volumes.make(volume("w"), 8192, 64).unwrap_err().kind, ErrorKind::NoSpace);
+    volumes.make(volume("w"), 4096, 64).unwrap();
+    assert_eq!(volumes.resize(&volume("w"), 8192).unwrap_err().kind, ErrorKind::NoSpace);
+    volumes.detach(&volume("v"), None).unwrap();
+    volumes.resize(&volume("w"), 8192).unwrap();
+}
+
+#[test]
+fn a_volume_grows_shrinks_and_keeps_its_options() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    let root = volumes.make(volume("v"), 1 << 16, 64).unwrap();
+    volumes.attach(&volume("v"), ground.target()).unwrap();
+    volumes.resize(&volume("v"), 1 << 20).unwrap();
+    write(&root, "f", &"x".repeat(1 << 19));
+    let mount = mount_at(&ground.kernel(), &ground.target()).unwrap();
+    for option in ["size=1024k", "noswap", "ro", "nr_inodes=64"] {
+        assert!(mount.options.iter().any(|there| there == option), "{option} in {:?}", mount.options);
+    }
+    assert_eq!(volumes.resize(&volume("v"), 1 << 16).unwrap_err().kind, ErrorKind::Busy);
+    volumes.resize(&volume("v"), (1 << 19) + (1 << 16)).unwrap();
+    assert_eq!(volumes.resize(&volume("other"), 1 << 16).unwrap_err().kind, ErrorKind::NotFound);
+}
