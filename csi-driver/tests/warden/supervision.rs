@@ -221,7 +221,6 @@ fn a_caller_that_gives_up_costs_nobody_anything() {
 #[test]
 fn an_engine_half_that_sends_garbage_is_killed_and_replaced() {
     let ground = Ground::new();
-    let warden = Warden::start(&ground);
     let hello_back = EngineFrame::HelloBack(HelloBack::ours());
     let request = EngineFrame::Request { id: 1, body: Request::Probe };
 
