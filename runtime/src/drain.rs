@@ -148,9 +148,14 @@ mod tests {
 
     use super::*;
 
-    /// Longer than any test: a drain that waits for it is a failure of the test's own limit.
+    /// A deadline that no test reaches unless it fails.
     const NEVER: Duration = Duration::from_secs(3600);
     const NOW: Duration = Duration::ZERO;
+
+    /// What `task` gives, unless it hangs.
+    async fn soon<T>(task: impl Future<Output = T>) -> T {
+        tokio::time::timeout(Duration::from_secs(10), task).await.expect("it hangs")
+    }
 
     #[tokio::test]
     async fn a_task_that_finishes_when_asked_is_waited_for() {
@@ -167,16 +172,16 @@ mod tests {
         watcher.draining().await;
         assert!(watcher.is_draining() && !drain.is_finished());
         finish.send("work").unwrap();
-        assert_eq!(drain.await.unwrap(), Drained::Gracefully);
-        assert_eq!(task.await.unwrap(), Some("work"));
+        assert_eq!(soon(drain).await.unwrap(), Drained::Gracefully);
+        assert_eq!(soon(task).await.unwrap(), Some("work"));
     }
 
     #[tokio::test]
     async fn a_task_that_does_not_listen_is_dropped_at_the_deadline() {
         let (trigger, watcher) = channel();
         let task = watcher.spawn(pending::<()>());
-        assert_eq!(trigger.drain(NOW).await, Drained::Firmly { unfinished: 1 });
-        assert_eq!(task.await.unwrap(), None);
+        assert_eq!(soon(trigger.drain(NOW)).await, Drained::Firmly { unfinished: 1 });
+        assert_eq!(soon(task).await.unwrap(), None);
     }
 
     #[tokio::test]
@@ -190,14 +195,14 @@ mod tests {
                 drop(held);
             }
         });
-        assert_eq!(trigger.drain(NOW).await, Drained::Firmly { unfinished: 1 });
-        tidying.await.unwrap();
+        assert_eq!(soon(trigger.drain(NOW)).await, Drained::Firmly { unfinished: 1 });
+        soon(tidying).await.unwrap();
     }
 
     #[tokio::test]
     async fn with_nothing_to_wait_for_a_drain_is_over_at_once() {
         let (trigger, _watcher) = channel();
-        assert_eq!(trigger.drain(NEVER).await, Drained::Gracefully);
+        assert_eq!(soon(trigger.drain(NEVER)).await, Drained::Gracefully);
     }
 
     #[tokio::test]
@@ -210,9 +215,9 @@ mod tests {
         tokio::task::yield_now().await;
         assert!(!watcher.is_draining());
         kill_process(getpid(), Signal::TERM).unwrap();
-        watcher.draining().await;
+        soon(watcher.draining()).await;
         assert!(!drain.is_finished());
         kill_process(getpid(), Signal::INT).unwrap();
-        assert_eq!(drain.await.unwrap(), Drained::Firmly { unfinished: 1 });
+        assert_eq!(soon(drain).await.unwrap(), Drained::Firmly { unfinished: 1 });
     }
 }

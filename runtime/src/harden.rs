@@ -110,7 +110,7 @@ pub fn keep_only_capabilities(keep: CapabilitySet) -> Result<(), HardenError> {
             thread::remove_capability_from_bounding_set(capability).map_err(refused("prctl(PR_CAPBSET_DROP)"))?;
         }
     }
-    thread::clear_ambient_capability_set().map_err(refused("prctl(PR_CAP_AMBIENT)"))?;
+    // What is not inheritable cannot be ambient: the kernel empties that set with this one.
     let sets = CapabilitySets { effective: keep, permitted: keep, inheritable: CapabilitySet::empty() };
     thread::set_capabilities(None, sets).map_err(refused("capset"))
 }

@@ -130,7 +130,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_probe_that_hangs_is_a_failed_one() {
+        let asked = tokio::time::Instant::now();
         let (status, body) = healthz(pending()).await;
+        assert_eq!(asked.elapsed().as_secs(), PROBE_LIMIT.as_secs());
         assert_eq!((status.as_u16(), body.as_str()), (503, "no answer within 2 s\n"));
     }
 

@@ -164,7 +164,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use tracing::subscriber::with_default;
-    use tracing::{debug, error, info, info_span, trace, warn};
+    use tracing::{debug, error, error_span, info, trace, warn};
 
     use super::field::VOLUME_ID;
     use super::*;
@@ -248,7 +248,7 @@ mod tests {
     #[test]
     fn a_librarys_span_lends_its_arguments_to_no_line() {
         let said = json("trace", || {
-            info_span!(target: "somebodys_client", "login", jwt = "canary").in_scope(|| info!("logged in"));
+            error_span!(target: "somebodys_client", "login", jwt = "canary").in_scope(|| info!("logged in"));
         });
         assert!(said.contains("logged in") && !said.contains("canary"), "{said}");
     }

@@ -26,12 +26,17 @@ fn read_as_root(arena: &Arena) -> io::Result<Vec<u8>> {
     Ok(seen)
 }
 
-/// The lines about the arena's mapping in `/proc/self/smaps`.
+/// The flags of the mapping that the arena lies in. (The kernel joins neighbours that have the same.)
 fn flags_of(arena: &Arena) -> String {
-    let start = format!("{:x}-", arena.0.map.start().addr().get());
+    let start = arena.0.map.start().addr().get();
+    let holds = |line: &str| {
+        let range = line.split(' ').next()?.split_once('-')?;
+        let [low, high] = [range.0, range.1].map(|end| usize::from_str_radix(end, 16));
+        Some((low.ok()?..high.ok()?).contains(&start))
+    };
     let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
-    let ours = maps.lines().skip_while(|line| !line.starts_with(&start));
-    ours.into_iter().find(|line| line.starts_with("VmFlags:")).unwrap().to_owned()
+    let mut ours = maps.lines().skip_while(|line| holds(line) != Some(true));
+    ours.find(|line| line.starts_with("VmFlags:")).unwrap().to_owned()
 }
 
 #[test]
