@@ -6,6 +6,10 @@
 //! Events hold names, versions and outcomes; never a value, a digest of one, a token, a lease id or anything that a
 //! backend wrote into a body. A [`Scope`] is opened before policy is asked and closed with the result, so every `?` on
 //! the way is audited; a scope that is dropped records [`Event::Cancelled`].
+//!
+//! - [`ocsf`] writes an event as one line of OCSF 1.8.0.
+//! - [`log`] numbers events and has one thread write them, so that recording waits for nobody.
+//! - [`sink`] is where the lines end up.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +19,12 @@ use crate::error::{Error, Kind};
 use crate::names::{BackendName, VolumeClassName};
 use crate::secret::Version;
 use crate::workload::Workload;
+
+pub mod log;
+pub mod ocsf;
+#[cfg(feature = "testing")]
+pub mod recording;
+pub mod sink;
 
 /// Where events go. Recording never waits for a disk or a network and never fails towards its caller.
 pub trait Auditor: Send + Sync {
@@ -165,6 +175,22 @@ pub enum Event {
         /// Where it was.
         target: String,
     },
+}
+
+impl Event {
+    /// The stable name of what happened: `metadata.event_code` on the wire, a label in metrics.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Cancelled { .. } => "cancelled",
+            Self::Failed { .. } => "failed",
+            Self::Fetched { .. } => "fetch",
+            Self::LoggedIn { .. } => "login",
+            Self::Mounted { .. } => "mount",
+            Self::Refreshed { .. } => "refresh",
+            Self::Refused { .. } => "refused",
+            Self::Unmounted { .. } => "unmount",
+        }
+    }
 }
 
 /// The audit of one delivery: a guard that records how it ended.

@@ -37,3 +37,4 @@ pub mod spec;
 pub mod target;
 pub mod token;
 pub mod workload;
+mod yaml;

@@ -86,7 +86,7 @@ impl fmt::Display for FilePath {
 }
 
 /// Permission bits of a file: read and execute bits, and write for its owner (which a read-only mount denies anyway).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Mode(u16);
 
 impl Mode {

@@ -1,1 +1,28 @@
-//! .
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! The integration harness: everything that stands around the node plugin, and nothing that is
+//! inside it.
+//!
+//! Tests here start the **built** `evanesce-csi` and look at it from outside: over its sockets, in
+//! the mount table, in `/proc`. The servers are real where a real one exists ([`openbao`]), and
+//! small stand-ins where it does not ([`token_review`], [`kubelet`], [`recorder`]). [`world`] puts
+//! them together with one call.
+//!
+//! The tests need root, for mounts. A test that lacks something fails and says what to install;
+//! none passes by skipping.
+
+pub mod authority;
+pub mod binaries;
+pub mod child;
+pub mod counts;
+pub mod kubelet;
+pub mod mounts;
+pub mod openbao;
+pub mod plugin;
+pub mod processes;
+pub mod recorder;
+pub mod scratch;
+pub mod token_review;
+pub mod wait;
+pub mod world;

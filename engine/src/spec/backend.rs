@@ -9,7 +9,7 @@ use crate::names::BackendName;
 
 /// A parsed `SecretBackend`, before its backend is built: patterns are still text, because only the backend knows the
 /// form in which its paths are sent.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct BackendSpec {
     /// Its name.
     pub name: BackendName,
@@ -22,7 +22,7 @@ pub struct BackendSpec {
 }
 
 /// Which kind of backend, with its settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Provider {
     /// age-encrypted YAML files.
     Sealed(SealedSpec),
@@ -31,7 +31,7 @@ pub enum Provider {
 }
 
 /// Settings of a `vault` backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VaultSpec {
     /// `https://host[:port]` (or `http://`, said in a warning), without a path.
     pub address: String,
@@ -45,8 +45,13 @@ pub struct VaultSpec {
     pub kv_mounts: Vec<String>,
 }
 
+impl VaultSpec {
+    /// The mounts that are taken for KV version 2 where the class names none.
+    pub const DEFAULT_KV_MOUNTS: [&str; 2] = ["kv", "secret"];
+}
+
 /// Where PEM text comes from.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum PemSource {
     /// A credentials file, by name.
     File(String),
@@ -55,7 +60,7 @@ pub enum PemSource {
 }
 
 /// How to log in to a `vault` backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum VaultAuth {
     /// The Kubernetes method: the pod's own token.
     Kubernetes {
@@ -74,16 +79,16 @@ pub enum VaultAuth {
 }
 
 /// Settings of a `sealed` backend.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SealedSpec {
-    /// Folder of `*.yaml` files that `evanesce seal` made.
+    /// Absolute path of the folder of `*.yaml.age` files that `evanesce seal` made.
     pub directory: String,
     /// Name of the credentials file with the age identity.
     pub identity_file: String,
 }
 
 /// One entry of `allow`, as written.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct AllowSpec {
     /// Patterns for namespaces.
     pub namespaces: Vec<String>,
@@ -96,7 +101,7 @@ pub struct AllowSpec {
 }
 
 /// Bounds on what is asked of a backend.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Limits {
     /// For one request, connection included.
     pub timeout: Duration,

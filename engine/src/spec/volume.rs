@@ -9,7 +9,7 @@ use crate::projection::{FilePath, Mode};
 use crate::secret_ref::SecretRef;
 
 /// A parsed `SecretVolume`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VolumeSpec {
     /// When to ask again.
     pub refresh: Refresh,
@@ -21,8 +21,13 @@ pub struct VolumeSpec {
     pub files: Vec<FileSpec>,
 }
 
+impl VolumeSpec {
+    /// How long the previous generation stays where the class does not say.
+    pub const DEFAULT_KEEP_PREVIOUS: Duration = Duration::from_secs(10);
+}
+
 /// When to ask again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Refresh {
     /// How often.
     pub every: Duration,
@@ -30,8 +35,14 @@ pub struct Refresh {
     pub jitter_percent: u8,
 }
 
+impl Default for Refresh {
+    fn default() -> Self {
+        Self { every: Duration::from_secs(300), jitter_percent: 10 }
+    }
+}
+
 /// One entry of `files`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct FileSpec {
     /// The file, or with `allKeys` the folder of files.
     pub path: FilePath,
@@ -48,7 +59,7 @@ pub struct FileSpec {
 }
 
 /// Which part of a secret a file holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Select {
     /// `allKeys: true`: one file for each key, below the path.
     EachKey,

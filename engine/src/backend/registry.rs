@@ -1,0 +1,200 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! The only list of backends: from a class to a backend that can be asked, built once for each revision of the class.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::backend::Backend;
+use crate::backend::role::RoleTemplate;
+use crate::backend::vault::VaultBackend;
+use crate::class_source::ClassSource;
+use crate::credentials::CredentialFiles;
+use crate::error::Error;
+use crate::fetch::{BackendHandle, Backends};
+use crate::names::BackendName;
+use crate::policy::{Allow, Glob, SecretPattern};
+use crate::spec::backend::{AllowSpec, BackendSpec, Provider};
+
+/// The backends of the classes of one source.
+pub struct Registry {
+    classes: Arc<dyn ClassSource>,
+    credentials: Arc<dyn CredentialFiles>,
+    built: Mutex<BTreeMap<BackendName, Arc<BackendHandle>>>,
+}
+
+impl Registry {
+    /// A registry whose backends read their credentials files from `credentials`.
+    pub fn new(classes: Arc<dyn ClassSource>, credentials: Arc<dyn CredentialFiles>) -> Self {
+        Self { classes, credentials, built: Mutex::default() }
+    }
+}
+
+impl Backends for Registry {
+    fn find(&self, name: &BackendName) -> Result<Arc<BackendHandle>, Error> {
+        let class = self.classes.backend(name).found(&format!("SecretBackend {name}"))?;
+        // Building opens and sends nothing, so it may happen under the lock.
+        let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(handle) = built.get(name).filter(|handle| handle.revision == class.revision) {
+            return Ok(Arc::clone(handle));
+        }
+        let handle = Arc::new(build(&class.spec, class.revision, &self.credentials)?);
+        built.insert(name.clone(), Arc::clone(&handle));
+        Ok(handle)
+    }
+}
+
+/// Builds the backend of a class; nothing is opened or sent, so it is also how a class is checked.
+///
+/// # Errors
+/// [`Kind::Invalid`](crate::error::Kind::Invalid), with the class and the field that is wrong.
+pub fn build(
+    spec: &BackendSpec,
+    revision: u64,
+    credentials: &Arc<dyn CredentialFiles>,
+) -> Result<BackendHandle, Error> {
+    let context = |error: Error| error.context(format!("SecretBackend {}", spec.name));
+    let name = spec.name.clone();
+    let backend: Arc<dyn Backend> = match &spec.provider {
+        Provider::Sealed(_) => return Err(context(Error::invalid("this program was built without sealed backends"))),
+        Provider::Vault(vault) => Arc::new(
+            VaultBackend::new(vault, name, spec.limits, Arc::clone(credentials))
+                .map_err(|error| context(error.context("spec.vault")))?,
+        ),
+    };
+    let allow = spec.allow.iter().enumerate().map(|(index, entry)| {
+        read_allow(entry, backend.as_ref()).map_err(|error| context(error.context(format!("spec.allow[{index}]"))))
+    });
+    let allow = allow.collect::<Result<_, _>>()?;
+    Ok(BackendHandle { backend, allow, limits: spec.limits, revision })
+}
+
+fn read_allow(entry: &AllowSpec, backend: &dyn Backend) -> Result<Allow, Error> {
+    let globs = |patterns: &[String]| patterns.iter().map(|pattern| Glob::parse(pattern)).collect();
+    if let Some(role) = &entry.role {
+        if backend.audience().is_none() {
+            return Err(Error::invalid("role has no meaning: this backend logs no pod in"));
+        }
+        RoleTemplate::parse(role)?;
+    }
+    let secrets = entry.secrets.iter().map(|pattern| SecretPattern::parse(pattern, backend));
+    Ok(Allow {
+        namespaces: globs(&entry.namespaces),
+        service_accounts: globs(&entry.service_accounts),
+        secrets: secrets.collect::<Result<_, _>>()?,
+        role: entry.role.clone(),
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+    use crate::class_source::{Class, Lookup};
+    use crate::error::Kind;
+    use crate::names::{Namespace, VolumeClassName};
+    use crate::secret::SecretBytes;
+    use crate::spec::VolumeSpec;
+    use crate::spec::backend::{Limits, VaultAuth, VaultSpec};
+    use tokio::sync::watch;
+
+    struct NoFiles;
+
+    #[async_trait::async_trait]
+    impl CredentialFiles for NoFiles {
+        async fn read(&self, name: &str) -> Result<SecretBytes, Error> {
+            Err(Error::missing(name.to_owned()))
+        }
+    }
+
+    struct OneClass(Mutex<Class<BackendSpec>>);
+
+    impl ClassSource for OneClass {
+        fn backend(&self, name: &BackendName) -> Lookup<BackendSpec> {
+            let class = self.0.lock().unwrap().clone();
+            if class.spec.name == *name { Lookup::Found(class) } else { Lookup::Absent(None) }
+        }
+
+        fn volume(&self, _: &Namespace, _: &VolumeClassName) -> Lookup<VolumeSpec> {
+            Lookup::Absent(None)
+        }
+
+        fn changes(&self) -> watch::Receiver<u64> {
+            watch::channel(0).1
+        }
+    }
+
+    fn kubernetes(role: &str) -> VaultAuth {
+        VaultAuth::Kubernetes { mount: "kubernetes".into(), role: role.into(), audience: "vault".into() }
+    }
+
+    fn spec(auth: VaultAuth, secrets: &str, role: Option<&str>) -> BackendSpec {
+        let vault = VaultSpec {
+            address: "https://vault.example".into(),
+            ca: None,
+            namespace: None,
+            auth,
+            kv_mounts: vec!["kv".into()],
+        };
+        let allow = AllowSpec {
+            namespaces: vec!["*".into()],
+            service_accounts: vec!["*".into()],
+            secrets: vec![secrets.into()],
+            role: role.map(str::to_owned),
+        };
+        let name = BackendName::parse("vault").unwrap();
+        BackendSpec { name, provider: Provider::Vault(vault), allow: vec![allow], limits: Limits::default() }
+    }
+
+    fn built(spec: &BackendSpec) -> Result<BackendHandle, Error> {
+        let credentials: Arc<dyn CredentialFiles> = Arc::new(NoFiles);
+        build(spec, 1, &credentials)
+    }
+
+    #[test]
+    fn a_backend_is_built_again_when_its_class_changes_and_not_before() {
+        let class = |revision| Class { spec: Arc::new(spec(kubernetes("app"), "kv/*", None)), revision };
+        let classes = Arc::new(OneClass(Mutex::new(class(1))));
+        let registry = Registry::new(Arc::clone(&classes) as Arc<dyn ClassSource>, Arc::new(NoFiles));
+        let name = BackendName::parse("vault").unwrap();
+        let first = registry.find(&name).unwrap();
+        assert!(Arc::ptr_eq(&first, &registry.find(&name).unwrap()));
+        *classes.0.lock().unwrap() = class(2);
+        let second = registry.find(&name).unwrap();
+        assert!(!Arc::ptr_eq(&first, &second));
+        assert_eq!(second.revision, 2);
+        let other = registry.find(&BackendName::parse("other").unwrap()).err().unwrap();
+        assert_eq!(other.kind(), Kind::Missing);
+    }
+
+    #[test]
+    fn a_pattern_is_put_into_the_form_that_is_sent() {
+        let allow = built(&spec(kubernetes("app"), "kv/payments/*", None)).unwrap().allow;
+        let matches = |path: &str| allow[0].secrets[0].matches(&crate::backend::WirePath::new(path.into()));
+        assert!(matches("kv/data/payments/db"));
+        assert!(!matches("kv/payments/db"));
+        assert!(!matches("kv/metadata/payments/db"));
+    }
+
+    #[test]
+    fn a_role_has_only_the_two_placeholders_and_only_where_pods_log_in() {
+        assert!(built(&spec(kubernetes("app"), "kv/*", Some("{namespace}-{serviceAccount}"))).is_ok());
+        for bad in [
+            spec(kubernetes("{pod}"), "kv/*", None),
+            spec(kubernetes("app"), "kv/*", Some("{node}")),
+            spec(kubernetes("app"), "kv/*", Some("")),
+            spec(VaultAuth::TokenFile { file: "token".into() }, "kv/*", Some("app")),
+        ] {
+            assert_eq!(built(&bad).err().unwrap().kind(), Kind::Invalid);
+        }
+    }
+
+    #[test]
+    fn an_error_names_the_class_and_the_field() {
+        let error = built(&spec(kubernetes("app"), "kv/data/*", None)).err().unwrap();
+        assert!(error.message().starts_with("SecretBackend vault: spec.allow[0]: "), "{error}");
+        let error = built(&spec(kubernetes("{pod}"), "kv/*", None)).err().unwrap();
+        assert!(error.message().starts_with("SecretBackend vault: spec.vault: auth.kubernetes.role: "), "{error}");
+    }
+}

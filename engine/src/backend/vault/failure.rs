@@ -1,0 +1,158 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! What each way of not answering means.
+//!
+//! Messages are for the operator: server, path, status and the cure. They hold nothing the server wrote: a refusal's
+//! body may quote the token or the request.
+
+use std::error::Error as StdError;
+use std::io;
+
+use rustls::CertificateError;
+
+use super::transport::Answer;
+use crate::backend::{BackendError, BackendErrorKind};
+
+/// What was tried.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Doing {
+    /// A login.
+    Login,
+    /// A read, with or without arguments.
+    Read {
+        /// Whether there were arguments.
+        args: bool,
+    },
+    /// A look at its health.
+    Probe,
+}
+
+/// An answer that is not the one hoped for.
+pub(super) fn refusal(doing: Doing, server: &str, path: &str, answer: &Answer) -> BackendError {
+    use BackendErrorKind as Kind;
+    let (kind, cure) = match (answer.status, doing) {
+        (300..=399, _) => (
+            Kind::Unavailable,
+            match &answer.location {
+                Some(host) => format!("it redirects to {host}, which is not followed: set spec.vault.address to the server itself"),
+                None => "it redirects, which is not followed: set spec.vault.address to the server itself".to_owned(),
+            },
+        ),
+        (429, _) => (Kind::Throttled, "it asks for fewer requests: look at its rate-limit quotas".to_owned()),
+        (501, Doing::Probe) => (Kind::Unavailable, "it is not initialised".to_owned()),
+        (503, _) => (Kind::Unavailable, "it is sealed or down for maintenance: unseal it".to_owned()),
+        (412 | 472 | 473 | 500..=599, _) => (Kind::Unavailable, "it cannot answer now: look at its log".to_owned()),
+        (400 | 401 | 403, Doing::Login) => (
+            Kind::Unauthenticated,
+            "it does not accept the pod's token for this role: look at the role's bound service accounts, namespaces and audience, and at the method's token reviewer".to_owned(),
+        ),
+        (404 | 405, Doing::Login) => {
+            (Kind::Unauthenticated, "no such login there: look at spec.vault.auth.kubernetes.mount".to_owned())
+        }
+        (401 | 403, Doing::Read { .. }) => {
+            (Kind::Denied, "no policy of this login allows it: extend the role's policies".to_owned())
+        }
+        (400, Doing::Read { args: true }) => (Kind::Denied, "it does not accept the arguments: compare args with what the path takes".to_owned()),
+        (404, Doing::Read { .. }) => (Kind::NotFound, "there is nothing there, or that version is deleted".to_owned()),
+        (400 | 405, Doing::Read { .. }) => (Kind::Malformed, "the path cannot be read: a secret's path was expected".to_owned()),
+        _ => (Kind::Malformed, "no OpenBao or Vault answers so: look at spec.vault.address and what stands before it".to_owned()),
+    };
+    BackendError {
+        kind,
+        message: format!("{server} answered {} to {path}: {cure}", answer.status),
+        retry_after: answer.retry_after,
+    }
+}
+
+/// No answer at all, or half of one.
+pub(super) fn transport(server: &str, path: &str, error: &reqwest::Error) -> BackendError {
+    let (kind, what) = if error.is_timeout() {
+        (BackendErrorKind::TimedOut, "no answer within limits.timeout".to_owned())
+    } else if let Some(tls) = find_tls(error) {
+        (BackendErrorKind::Unavailable, describe_tls(tls))
+    } else if error.is_dns() {
+        (
+            BackendErrorKind::Unavailable,
+            "the host's name cannot be resolved: look at spec.vault.address and the node's DNS".to_owned(),
+        )
+    } else {
+        let what = if error.is_connect() { "no connection" } else { "the connection broke" };
+        // Only the kind: an error's text may hold more than one wants.
+        let cause = sources(error).find_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind);
+        let cause = cause.map_or_else(String::new, |kind| format!(": {kind}"));
+        (BackendErrorKind::Unavailable, format!("{what}{cause}"))
+    };
+    BackendError::new(kind, format!("{server} did not answer {path}: {what}"))
+}
+
+fn describe_tls(error: &rustls::Error) -> String {
+    use CertificateError as Wrong;
+    match error {
+        rustls::Error::InvalidCertificate(wrong) => match wrong {
+            Wrong::Expired | Wrong::ExpiredContext { .. } => {
+                "its TLS certificate has expired: renew it, or set the node's clock".to_owned()
+            }
+            Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
+                "its TLS certificate is not valid yet: set the node's clock".to_owned()
+            }
+            Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => {
+                "its TLS certificate is for another name: use a name of the certificate in spec.vault.address"
+                    .to_owned()
+            }
+            Wrong::UnknownIssuer => {
+                "its TLS certificate has an issuer that is not trusted: set spec.vault.ca to the issuer's certificate"
+                    .to_owned()
+            }
+            other => format!("its TLS certificate is not accepted: {other}"),
+        },
+        other => format!("the TLS handshake failed: {other}"),
+    }
+}
+
+fn find_tls(error: &reqwest::Error) -> Option<&rustls::Error> {
+    sources(error).find_map(|error| match error.downcast_ref::<io::Error>() {
+        // What an io::Error wraps is not among its sources.
+        Some(io) => io.get_ref()?.downcast_ref(),
+        None => error.downcast_ref(),
+    })
+}
+
+fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
+    std::iter::successors(Some(error), |error| (**error).source())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zeroize::Zeroizing;
+
+    #[test]
+    fn every_status_has_its_meaning() {
+        use BackendErrorKind as Kind;
+        let read = Doing::Read { args: false };
+        for (status, doing, kind) in [
+            (400, Doing::Login, Kind::Unauthenticated),
+            (403, Doing::Login, Kind::Unauthenticated),
+            (404, Doing::Login, Kind::Unauthenticated),
+            (500, Doing::Login, Kind::Unavailable),
+            (302, Doing::Login, Kind::Unavailable),
+            (400, read, Kind::Malformed),
+            (400, Doing::Read { args: true }, Kind::Denied),
+            (403, read, Kind::Denied),
+            (404, read, Kind::NotFound),
+            (405, read, Kind::Malformed),
+            (412, read, Kind::Unavailable),
+            (418, read, Kind::Malformed),
+            (429, read, Kind::Throttled),
+            (473, read, Kind::Unavailable),
+            (204, read, Kind::Malformed),
+            (307, read, Kind::Unavailable),
+            (500, read, Kind::Unavailable),
+            (503, Doing::Probe, Kind::Unavailable),
+        ] {
+            let answer = Answer { status, location: None, retry_after: None, body: Zeroizing::default() };
+            assert_eq!(refusal(doing, "h:1", "kv/data/a", &answer).kind, kind, "{status} to {doing:?}");
+        }
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! One login and the reads it makes.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use async_trait::async_trait;
+use reqwest::header::HeaderValue;
+use zeroize::Zeroizing;
+
+use super::answer::{self, Found};
+use super::failure::{self, Doing};
+use super::paths::KvMounts;
+use super::transport::{Answer, Connections, Request};
+use crate::backend::{BackendError, BackendErrorKind, Login, Session};
+use crate::policy::Grant;
+use crate::secret::{Secret, Version};
+
+/// A session. Its connections and its token go with it.
+pub(super) struct VaultSession {
+    pub(super) connections: Connections,
+    pub(super) mounts: Arc<KvMounts>,
+    pub(super) token: HeaderValue,
+    pub(super) login: Login,
+}
+
+impl VaultSession {
+    async fn ask(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        body: Option<Zeroizing<Vec<u8>>>,
+    ) -> Result<Answer, BackendError> {
+        let args = body.is_some();
+        let answer = self.connections.send(Request { body, path, query, token: Some(&self.token) }).await?;
+        if answer.status == 200 {
+            Ok(answer)
+        } else {
+            Err(failure::refusal(Doing::Read { args }, self.connections.name(), path, &answer))
+        }
+    }
+
+    fn malformed(&self, path: &str, what: &str) -> BackendError {
+        let message = format!("{} answered {path} with something that is not {what}", self.connections.name());
+        BackendError::new(BackendErrorKind::Malformed, message)
+    }
+}
+
+#[async_trait]
+impl Session for VaultSession {
+    async fn fetch(&self, grant: &Grant) -> Result<Secret, BackendError> {
+        let path = grant.path().as_str();
+        if self.mounts.metadata(grant.path()).is_some() {
+            let query = grant.reference().version.map(|version| format!("version={version}"));
+            let answer = self.ask(path, query.as_deref(), None).await?;
+            return answer::kv(&answer.body)
+                .ok_or_else(|| self.malformed(path, "a secret of KV version 2: look at kvMounts"));
+        }
+        let args = &grant.reference().args;
+        let body = if args.is_empty() {
+            None
+        } else {
+            let json = serde_json::to_vec(args).map_err(|_| self.malformed(path, "asked with arguments of text"))?;
+            Some(Zeroizing::new(json))
+        };
+        let answer = self.ask(path, None, body).await?;
+        answer::raw(&answer.body).ok_or_else(|| self.malformed(path, "a secret"))
+    }
+
+    /// Reads the metadata beside the secret: its numbers only, no value and nothing that users wrote. The path follows
+    /// from the granted one. A role that may read secrets but not their metadata is answered with `None`.
+    async fn version(&self, grant: &Grant) -> Result<Option<Version>, BackendError> {
+        let Some(path) = self.mounts.metadata(grant.path()) else { return Ok(None) };
+        let answer = match self.ask(&path, None, None).await {
+            Err(error) if error.kind == BackendErrorKind::Denied => return Ok(None),
+            answer => answer?,
+        };
+        match answer::metadata(&answer.body, grant.reference().version, SystemTime::now()) {
+            Some(Found::Present(version)) => Ok(Some(Version::new(version))),
+            Some(Found::Gone) => Err(BackendError::new(
+                BackendErrorKind::NotFound,
+                format!("{} has no such version of {}: it is deleted", self.connections.name(), grant.path().as_str()),
+            )),
+            None => Err(self.malformed(&path, "the metadata of a secret")),
+        }
+    }
+
+    fn login(&self) -> &Login {
+        &self.login
+    }
+}

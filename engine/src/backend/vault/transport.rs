@@ -1,0 +1,264 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! The one way to the server.
+//!
+//! What is sent is the path that policy saw, byte for byte: a path that the URL parser would write in another way is not
+//! sent at all. No redirect is followed (it would carry the token to another host), no proxy of the environment is used, and an
+//! answer is bounded in time and size. The body of a refusal is never read: it may quote what was sent.
+
+use std::time::{Duration, SystemTime};
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue, LOCATION, RETRY_AFTER};
+use reqwest::{Client, Method, Response, Url};
+use rustls::ClientConfig;
+use zeroize::Zeroizing;
+
+use super::failure;
+use crate::backend::{BackendError, BackendErrorKind, retry_after};
+use crate::error::Error;
+
+/// Largest answer that is taken, in bytes; the default size of a whole volume.
+const LARGEST: usize = 1024 * 1024;
+/// What a body's buffer starts with where the server does not say its length.
+const FIRST_BUFFER: usize = 8 * 1024;
+
+const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
+/// A server that forwards for browsers refuses requests without it.
+const REQUEST: HeaderName = HeaderName::from_static("x-vault-request");
+const TOKEN: HeaderName = HeaderName::from_static("x-vault-token");
+
+/// The server, as the class names it.
+#[derive(Debug)]
+pub(super) struct Server {
+    origin: String,
+    host: String,
+    port: u16,
+    tls: bool,
+    headers: HeaderMap,
+    timeout: Duration,
+    parallel: usize,
+}
+
+impl Server {
+    /// Checks the address and the server's own namespace.
+    pub(super) fn new(
+        address: &str,
+        namespace: Option<&str>,
+        timeout: Duration,
+        parallel: usize,
+    ) -> Result<Self, Error> {
+        let wrong = || Error::invalid("address must be https://host[:port], or http://host[:port], without a path");
+        let url = Url::parse(address).map_err(|_| wrong())?;
+        let bare =
+            url.username().is_empty() && url.password().is_none() && url.query().is_none() && url.fragment().is_none();
+        let (Some(host), Some(port)) = (url.host_str(), url.port_or_known_default()) else { return Err(wrong()) };
+        if !bare || !matches!(url.scheme(), "http" | "https") || !matches!(url.path(), "" | "/") {
+            return Err(wrong());
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(REQUEST, HeaderValue::from_static("true"));
+        if let Some(namespace) = namespace {
+            let fits = !namespace.is_empty() && namespace.bytes().all(|byte| byte.is_ascii_graphic());
+            let value = HeaderValue::from_str(namespace).ok().filter(|_| fits);
+            headers.insert(
+                NAMESPACE,
+                value.ok_or_else(|| Error::invalid("namespace must be printable text without spaces"))?,
+            );
+        }
+        let origin = format!("{}://{host}:{port}", url.scheme());
+        Ok(Self { origin, host: host.to_owned(), port, tls: url.scheme() == "https", headers, timeout, parallel })
+    }
+
+    /// Whether the address is `https://`.
+    pub(super) fn tls(&self) -> bool {
+        self.tls
+    }
+
+    /// Host and port, for events.
+    pub(super) fn endpoint(&self) -> (String, u16) {
+        (self.host.clone(), self.port)
+    }
+
+    /// Host and port, for messages.
+    pub(super) fn name(&self) -> String {
+        format!("{}:{}", self.host, self.port)
+    }
+
+    /// A new set of connections; dropping it closes them.
+    pub(super) fn connect(&self, tls: &ClientConfig) -> Result<Connections, BackendError> {
+        Client::builder()
+            .tls_backend_preconfigured(tls.clone())
+            .https_only(self.tls)
+            .redirect(reqwest::redirect::Policy::none())
+            .referer(false)
+            .no_proxy()
+            .timeout(self.timeout)
+            .pool_max_idle_per_host(self.parallel)
+            .default_headers(self.headers.clone())
+            .user_agent(concat!("evanesce/", env!("CARGO_PKG_VERSION")))
+            .build()
+            .map(|client| Connections { client, origin: self.origin.clone(), name: self.name() })
+            .map_err(|_| {
+                BackendError::new(BackendErrorKind::Unavailable, format!("no client can be made for {}", self.name()))
+            })
+    }
+}
+
+/// The connections of one burst.
+pub(super) struct Connections {
+    client: Client,
+    origin: String,
+    name: String,
+}
+
+/// What is sent.
+pub(super) struct Request<'a> {
+    /// GET, or POST where there is a body.
+    pub(super) body: Option<Zeroizing<Vec<u8>>>,
+    /// The path after `/v1/`.
+    pub(super) path: &'a str,
+    /// What follows the `?`; never from a user.
+    pub(super) query: Option<&'a str>,
+    /// The token, marked as sensitive.
+    pub(super) token: Option<&'a HeaderValue>,
+}
+
+/// What came back.
+pub(super) struct Answer {
+    /// Status.
+    pub(super) status: u16,
+    /// Host of `Location`, of a redirect that was not followed.
+    pub(super) location: Option<String>,
+    /// When the server wants to be asked again.
+    pub(super) retry_after: Option<Duration>,
+    /// The body of a status 200; empty for any other.
+    pub(super) body: Zeroizing<Vec<u8>>,
+}
+
+impl Connections {
+    /// Host and port, for messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sends one request and reads its answer, whatever its status.
+    pub(super) async fn send(&self, request: Request<'_>) -> Result<Answer, BackendError> {
+        let path = request.path;
+        let url = self.url(path, request.query)?;
+        let method = if request.body.is_some() { Method::POST } else { Method::GET };
+        let mut builder = self.client.request(method, url);
+        if let Some(token) = request.token {
+            builder = builder.header(TOKEN, token);
+        }
+        if let Some(body) = request.body {
+            // The buffer stays ours: it is wiped with the last handle on it.
+            builder = builder
+                .header(reqwest::header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
+                .body(bytes::Bytes::from_owner(body));
+        }
+        let mut response = builder.send().await.map_err(|error| failure::transport(&self.name, path, &error))?;
+        let status = response.status().as_u16();
+        let location = if response.status().is_redirection() { location(&response) } else { None };
+        let retry_after = header(&response, &RETRY_AFTER).and_then(|text| retry_after::parse(text, SystemTime::now()));
+        let body = if status == 200 { self.read(&mut response, path).await? } else { Zeroizing::default() };
+        Ok(Answer { status, location, retry_after, body })
+    }
+
+    /// The URL whose path is exactly `/v1/` and the given one.
+    fn url(&self, path: &str, query: Option<&str>) -> Result<Url, BackendError> {
+        let exact = format!("/v1/{path}");
+        let altered = || {
+            BackendError::new(BackendErrorKind::Malformed, format!("{path} cannot be sent as it is: it is not sent"))
+        };
+        let mut url = Url::parse(&format!("{}{exact}", self.origin)).map_err(|_| altered())?;
+        if url.path() != exact || url.query().is_some() || url.fragment().is_some() {
+            return Err(altered());
+        }
+        url.set_query(query);
+        Ok(url)
+    }
+
+    /// Reads a body into a buffer of our own, which is wiped when it is dropped and also when it has to grow.
+    async fn read(&self, response: &mut Response, path: &str) -> Result<Zeroizing<Vec<u8>>, BackendError> {
+        let too_large = || {
+            BackendError::new(
+                BackendErrorKind::Malformed,
+                format!(
+                    "{} answered {path} with more than {LARGEST} bytes: a secret of that size is not taken",
+                    self.name
+                ),
+            )
+        };
+        let announced = response.content_length().unwrap_or(0);
+        let announced = usize::try_from(announced).ok().filter(|length| *length <= LARGEST).ok_or_else(too_large)?;
+        let mut body = Zeroizing::new(Vec::with_capacity(announced.max(FIRST_BUFFER)));
+        while let Some(chunk) = response.chunk().await.map_err(|error| failure::transport(&self.name, path, &error))? {
+            let length = body.len() + chunk.len();
+            if length > LARGEST {
+                return Err(too_large());
+            }
+            if length > body.capacity() {
+                let mut larger = Zeroizing::new(Vec::with_capacity(length.max(2 * body.capacity())));
+                larger.extend_from_slice(&body);
+                body = larger;
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+}
+
+fn header<'a>(response: &'a Response, name: &HeaderName) -> Option<&'a str> {
+    response.headers().get(name)?.to_str().ok()
+}
+
+/// The host that a redirect names; not its path, which may hold anything.
+fn location(response: &Response) -> Option<String> {
+    let target = response.url().join(header(response, &LOCATION)?).ok()?;
+    target.host_str().map(str::to_owned)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests {
+    use super::*;
+
+    fn server(address: &str) -> Result<Server, Error> {
+        Server::new(address, None, Duration::from_secs(1), 1)
+    }
+
+    #[test]
+    fn an_address_is_a_scheme_a_host_and_a_port() {
+        for (address, endpoint) in [
+            ("https://vault.example", ("vault.example", 443)),
+            ("https://vault.example:8200/", ("vault.example", 8200)),
+            ("http://127.0.0.1:8200", ("127.0.0.1", 8200)),
+            ("https://[::1]:8200", ("[::1]", 8200)),
+        ] {
+            assert_eq!(server(address).unwrap().endpoint(), (endpoint.0.to_owned(), endpoint.1));
+        }
+        for bad in [
+            "",
+            "vault.example:8200",
+            "https://",
+            "https://h/base",
+            "https://u:p@h",
+            "https://h?a=b",
+            "https://h#f",
+            "unix:///x",
+            "ftp://h",
+        ] {
+            assert!(server(bad).is_err(), "accepted {bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_namespace_that_is_no_header_is_refused() {
+        let with = |namespace| Server::new("https://h", Some(namespace), Duration::from_secs(1), 1);
+        assert!(with("team-a/sub").is_ok());
+        for bad in ["", "a b", "a\nb", "ä"] {
+            assert!(with(bad).is_err(), "accepted {bad:?}");
+        }
+    }
+}

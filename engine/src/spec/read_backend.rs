@@ -1,0 +1,137 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! `spec` of a `SecretBackend`, from the tree to its type.
+
+use std::time::Duration;
+
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
+use crate::error::Error;
+use crate::names::BackendName;
+use crate::spec::backend::{AllowSpec, BackendSpec, Limits, PemSource, Provider, SealedSpec, VaultAuth, VaultSpec};
+use crate::spec::keys;
+use crate::spec::section::{Field, Section};
+use crate::spec::values;
+
+/// Reads `spec` of the backend `name`.
+pub(super) fn read(field: &Field<'_>, name: BackendName) -> Result<BackendSpec, Error> {
+    field.map(&keys::BACKEND, |spec| {
+        let provider = match (spec.get("vault"), spec.get("sealed")) {
+            (Some(vault), None) => Provider::Vault(vault.map(&keys::VAULT, vault_spec)?),
+            (None, Some(sealed)) => Provider::Sealed(sealed.map(&keys::SEALED, sealed_spec)?),
+            _ => return Err(spec.wrong("exactly one of `vault` and `sealed` says where the secrets are")),
+        };
+        let takes_role = matches!(&provider, Provider::Vault(VaultSpec { auth: VaultAuth::Kubernetes { .. }, .. }));
+        let entries = spec.require("allow")?.some_items("without an entry nobody may read anything")?;
+        let allow = |entry: &Field<'_>| entry.map(&keys::ALLOW, |entry| allow(entry, takes_role));
+        Ok(BackendSpec {
+            name,
+            provider,
+            allow: entries.iter().map(allow).collect::<Result<_, _>>()?,
+            limits: spec.get("limits").map_or_else(|| Ok(Limits::default()), |it| it.map(&keys::LIMITS, limits))?,
+        })
+    })
+}
+
+fn vault_spec(vault: &Section<'_>) -> Result<VaultSpec, Error> {
+    let ca = match (vault.get("caBundle"), vault.get("caFile")) {
+        (Some(_), Some(_)) => return Err(vault.wrong("`caBundle` and `caFile` exclude each other")),
+        (Some(bundle), None) => Some(PemSource::Inline(certificates(bundle)?)),
+        (None, Some(file)) => Some(PemSource::File(values::file_name(file)?)),
+        (None, None) => None,
+    };
+    let kv_mounts = match vault.get("kvMounts") {
+        Some(mounts) => mounts.items()?.iter().map(values::mount).collect::<Result<_, _>>()?,
+        None => VaultSpec::DEFAULT_KV_MOUNTS.map(str::to_owned).to_vec(),
+    };
+    Ok(VaultSpec {
+        address: address(vault.require("address")?)?,
+        ca,
+        namespace: vault.get("namespace").map(values::mount).transpose()?,
+        auth: vault.require("auth")?.map(&keys::VAULT_AUTH, auth)?,
+        kv_mounts,
+    })
+}
+
+fn auth(auth: &Section<'_>) -> Result<VaultAuth, Error> {
+    match (auth.get("kubernetes"), auth.get("tokenFile")) {
+        (Some(kubernetes), None) => kubernetes.map(&keys::VAULT_KUBERNETES, |it| {
+            Ok(VaultAuth::Kubernetes {
+                mount: it.get("mount").map_or_else(|| Ok("kubernetes".to_owned()), values::mount)?,
+                role: values::role(it.require("role")?)?,
+                audience: it.get("audience").map_or(Ok("vault"), Field::text)?.to_owned(),
+            })
+        }),
+        (None, Some(file)) => Ok(VaultAuth::TokenFile { file: values::file_name(file)? }),
+        _ => Err(auth.wrong("exactly one of `kubernetes` and `tokenFile` says how to log in")),
+    }
+}
+
+/// `scheme://host[:port]`. A rejected address is not quoted: it may hold a password.
+fn address(field: &Field<'_>) -> Result<String, Error> {
+    let url = reqwest::Url::parse(field.text()?)
+        .map_err(|_| field.wrong("is not a URL: write https://host or https://host:port"))?;
+    let plain = url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none()
+        && matches!(url.path(), "" | "/");
+    if !matches!(url.scheme(), "https" | "http") || !url.has_host() || !plain {
+        return Err(field.wrong("expected https://host or https://host:port, without a path, a user or a query"));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
+/// PEM text with certificates and nothing that has no business in a class.
+fn certificates(field: &Field<'_>) -> Result<String, Error> {
+    let text = field.text()?;
+    if text.contains("PRIVATE KEY") {
+        return Err(field.wrong("holds a private key: a class is no place for one, and this one is no longer secret"));
+    }
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+    match certificates {
+        Ok(some) if !some.is_empty() => Ok(text.to_owned()),
+        _ => Err(field.wrong("expected PEM certificates: -----BEGIN CERTIFICATE----- …")),
+    }
+}
+
+fn sealed_spec(sealed: &Section<'_>) -> Result<SealedSpec, Error> {
+    let directory = sealed.require("directory")?;
+    let path = directory.text()?;
+    let plain = path.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
+    if !path.starts_with('/') || !plain || path.chars().any(char::is_control) {
+        return Err(directory.wrong("expected an absolute path without '.', '..', '//' or a '/' at its end"));
+    }
+    Ok(SealedSpec { directory: path.to_owned(), identity_file: values::file_name(sealed.require("identityFile")?)? })
+}
+
+fn allow(entry: &Section<'_>, takes_role: bool) -> Result<AllowSpec, Error> {
+    let list = |name, one: fn(&Field<'_>) -> Result<String, Error>| {
+        let items = entry.require(name)?.some_items("an empty list fits nobody: write \"*\" for all")?;
+        items.iter().map(one).collect::<Result<Vec<_>, _>>()
+    };
+    let role = match entry.get("role") {
+        Some(role) if !takes_role => {
+            return Err(role.wrong("only a backend with `auth.kubernetes` logs in with a role"));
+        }
+        role => role.map(values::role).transpose()?,
+    };
+    Ok(AllowSpec {
+        namespaces: list("namespaces", values::name_pattern)?,
+        service_accounts: list("serviceAccounts", values::name_pattern)?,
+        secrets: list("secrets", values::secret_pattern)?,
+        role,
+    })
+}
+
+/// Kubelet waits two minutes for a volume; a minute for one request leaves room for a second try.
+fn limits(limits: &Section<'_>) -> Result<Limits, Error> {
+    let defaults = Limits::default();
+    let timeout = |field: &Field<'_>| values::duration(field, Duration::from_millis(100), Duration::from_secs(60));
+    Ok(Limits {
+        timeout: limits.get("timeout").map_or(Ok(defaults.timeout), timeout)?,
+        parallel: limits.get("parallel").map_or(Ok(defaults.parallel), |it| it.number(1, 64))?,
+    })
+}

@@ -1,0 +1,183 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! The small languages inside a class's values: durations, percentages, sizes, modes, names of files, role templates.
+
+use std::time::Duration;
+
+use crate::error::Error;
+use crate::projection::Mode;
+use crate::secret_ref::SecretPath;
+use crate::spec::section::Field;
+use crate::yaml::shown;
+
+/// A duration from `least` to `most`.
+pub(super) fn duration(field: &Field<'_>, least: Duration, most: Duration) -> Result<Duration, Error> {
+    const FORM: &str = "expected a duration such as 10s, 5m, 1h30m or 250ms";
+    if let Some(bare) = field.bare() {
+        return Err(field.wrong(&format!("{FORM}: {} has no unit", shown(bare))));
+    }
+    let parsed = parse_duration(field.text()?).ok_or_else(|| field.wrong(FORM))?;
+    if parsed < least || parsed > most {
+        return Err(field.wrong(&format!("lies outside {least:?} to {most:?}")));
+    }
+    Ok(parsed)
+}
+
+/// As Go writes them, without fractions: the form that Kubernetes' users know.
+fn parse_duration(text: &str) -> Option<Duration> {
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    let mut largest = u64::MAX;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let (number, after) = rest.split_at_checked(digits)?;
+        let unit = after.find(|c: char| c.is_ascii_digit()).unwrap_or(after.len());
+        let (unit, after) = after.split_at_checked(unit)?;
+        let milliseconds: u64 = match unit {
+            "h" => 3_600_000,
+            "m" => 60_000,
+            "s" => 1_000,
+            "ms" => 1,
+            _ => return None,
+        };
+        if milliseconds >= largest {
+            return None; // `30s5m`: a slip rather than a wish
+        }
+        largest = milliseconds;
+        total = total.checked_add(Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(milliseconds)?))?;
+        rest = after;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+/// A percentage up to `most`.
+pub(super) fn percent(field: &Field<'_>, most: u8) -> Result<u8, Error> {
+    let wrong = || field.wrong(&format!("expected a percentage from 0% to {most}%"));
+    let digits = field.letters()?.strip_suffix('%').ok_or_else(wrong)?;
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    digits.parse().ok().filter(|percent| *percent <= most).ok_or_else(wrong)
+}
+
+/// A size in bytes from `least` to `most`.
+pub(super) fn size(field: &Field<'_>, least: u64, most: u64) -> Result<u64, Error> {
+    let wrong = || field.wrong("expected a size from 16Ki to 1Gi, such as 64Ki, 1Mi or a number of bytes");
+    let letters = field.letters()?;
+    let digits = letters.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match letters.get(digits.len()..) {
+        Some("") => 1,
+        Some("Ki") => 1 << 10,
+        Some("Mi") => 1 << 20,
+        Some("Gi") => 1 << 30,
+        _ => return Err(wrong()),
+    };
+    if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let bytes = digits.parse::<u64>().ok().and_then(|number| number.checked_mul(unit));
+    bytes.filter(|bytes| (least..=most).contains(bytes)).ok_or_else(wrong)
+}
+
+/// Permission bits: octal, in quotes, because YAML reads a bare `0440` as a number and not every reader as octal.
+pub(super) fn mode(field: &Field<'_>) -> Result<Mode, Error> {
+    if let Some(bare) = field.bare() {
+        let octal = (3..=4).contains(&bare.len()) && bare.bytes().all(|byte| (b'0'..=b'7').contains(&byte));
+        let example = if octal { bare } else { "0440" };
+        return Err(field.wrong(&format!("write the mode in octal and in quotes: \"{example}\"")));
+    }
+    let text = field.text()?;
+    if !(3..=4).contains(&text.len()) || !text.bytes().all(|byte| (b'0'..=b'7').contains(&byte)) {
+        return Err(field.wrong("expected three or four octal digits in quotes, such as \"0440\""));
+    }
+    let bits = u32::from_str_radix(text, 8).map_err(|_| field.wrong("is not octal"))?;
+    Mode::new(bits).map_err(|error| field.explain(&error))
+}
+
+/// The name of a credentials file: one component, because whoever opens it looks in one folder only.
+pub(super) fn file_name(field: &Field<'_>) -> Result<String, Error> {
+    let text = field.text()?;
+    let fits = text.len() <= 255
+        && !text.starts_with('.')
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    if !fits {
+        return Err(field.wrong(
+            "expected the name of a file in the credentials folder: letters, digits, '-', '_' and '.', no folder, no leading '.'",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// A mount or namespace of a server: a path of its own, without slashes at its ends.
+pub(super) fn mount(field: &Field<'_>) -> Result<String, Error> {
+    field.parse(SecretPath::parse).map(|path| path.to_string())
+}
+
+/// A pattern over names of namespaces or service accounts.
+pub(super) fn name_pattern(field: &Field<'_>) -> Result<String, Error> {
+    let text = field.text()?;
+    let fits = text.len() <= 253
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.*".contains(&byte));
+    if !fits {
+        return Err(field.wrong("expected a name of a-z, 0-9, '-' and '.', with '*' for any run of characters"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A pattern over secrets: with a letter for each star it has to be a path. What the star may do is policy's to say.
+pub(super) fn secret_pattern(field: &Field<'_>) -> Result<String, Error> {
+    let text = field.text()?;
+    SecretPath::parse(&text.replace('*', "x")).map_err(|_| {
+        field.wrong("expected a path as a class names a secret, such as kv/payments/*, with '*' for parts of it")
+    })?;
+    let first = text.split('/').next().unwrap_or_default();
+    if first.contains('*') && text != "*" {
+        return Err(field.wrong("must name its first segment in full: kv/*, not k*/…; '*' alone stands for everything"));
+    }
+    Ok(text.to_owned())
+}
+
+/// A role that may hold `{namespace}` and `{serviceAccount}`.
+pub(super) fn role(field: &Field<'_>) -> Result<String, Error> {
+    let text = field.text()?;
+    let fixed = text.replace("{namespace}", "").replace("{serviceAccount}", "");
+    if fixed.contains(['{', '}']) {
+        return Err(field.wrong("only {namespace} and {serviceAccount} can stand in a role"));
+    }
+    let sent = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@+=".contains(&byte);
+    if text.len() > 512 || !fixed.bytes().all(sent) {
+        return Err(field.wrong("expected a role of letters, digits and any of -_.:@+="));
+    }
+    Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_duration_is_read_as_go_writes_it() {
+        for (text, milliseconds) in [
+            ("5m", Some(300_000)),
+            ("10s", Some(10_000)),
+            ("1h30m", Some(5_400_000)),
+            ("1m30s250ms", Some(90_250)),
+            ("0s", Some(0)),
+            ("", None),
+            ("5", None),
+            ("m", None),
+            ("5 m", None),
+            ("-5m", None),
+            ("1.5h", None),
+            ("30s5m", None),
+            ("5m5m", None),
+            ("1d", None),
+            ("18446744073709551615h", None),
+            ("99999999999999999999s", None),
+            ("5µs", None),
+        ] {
+            assert_eq!(parse_duration(text).map(|it| it.as_millis()), milliseconds, "{text}");
+        }
+    }
+}

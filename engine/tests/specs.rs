@@ -1,0 +1,186 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Classes as users write them: every file below `specs/succeeds` parses, every file below `specs/fails` fails with the
+//! message in its first line. To add a case, add a file.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use evanesce_engine::error::Kind;
+use evanesce_engine::spec::backend::{PemSource, Provider, VaultAuth};
+use evanesce_engine::spec::volume::Select;
+use evanesce_engine::spec::{ClassName, Document, Documents, VolumeSpec, keys};
+
+fn cases(folder: &str) -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specs").join(folder);
+    let mut cases: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    cases.sort();
+    assert!(!cases.is_empty());
+    cases
+}
+
+fn parsed(case: &str) -> Vec<Document> {
+    let path = cases("succeeds").into_iter().find(|path| path.to_str().unwrap().contains(case)).unwrap();
+    Documents::parse(&fs::read_to_string(path).unwrap()).unwrap().0
+}
+
+#[test]
+fn what_is_right_is_read() {
+    for case in cases("succeeds") {
+        let text = fs::read_to_string(&case).unwrap();
+        if let Err(error) = Documents::parse(&text) {
+            panic!("{}: {error}", case.display());
+        }
+    }
+}
+
+#[test]
+fn what_is_wrong_says_where_and_how_to_mend_it() {
+    let mut failures = String::new();
+    for case in cases("fails") {
+        let text = fs::read_to_string(&case).unwrap();
+        let expected = text.lines().next().unwrap().strip_prefix("# error: ").unwrap();
+        let message = match Documents::parse(&text) {
+            Ok(_) => "it was read".to_owned(),
+            Err(error) => {
+                assert_eq!(error.kind(), Kind::Invalid);
+                format!("{error:?} {error}")
+            }
+        };
+        if !message.contains(expected) || message.contains("CANARY") {
+            failures += &format!("{}\n  expected: {expected}\n  heard:    {message}\n", case.display());
+        }
+    }
+    assert!(failures.is_empty(), "\n{failures}");
+}
+
+#[test]
+fn every_key_that_is_accepted_stands_in_an_example() {
+    let examples: String = cases("succeeds").iter().map(|path| fs::read_to_string(path).unwrap()).collect();
+    let words: BTreeSet<_> = examples.split(|c: char| !c.is_ascii_alphanumeric()).collect();
+    for table in keys::TABLES {
+        for key in table.keys {
+            assert!(words.contains(key.name), "no example has {} of {:?}", key.name, table.path);
+        }
+    }
+}
+
+#[test]
+fn every_key_of_a_later_release_is_refused_by_name() {
+    let file = "{path: a, from: {backend: b, secret: c}";
+    let head = |kind: &str, spec: &str| {
+        let namespace = if kind == "SecretVolume" { ", namespace: n" } else { "" };
+        format!("apiVersion: evanesce.dev/v1alpha1\nkind: {kind}\nmetadata: {{name: a{namespace}}}\nspec: {{{spec}}}\n")
+    };
+    let allow = "allow: [{namespaces: [a], serviceAccounts: [b], secrets: [c]}]";
+    for table in keys::TABLES {
+        for later in table.later {
+            let text = match (table.path, table.about.contains("SecretVolume")) {
+                ("spec", true) => head("SecretVolume", &format!("{later}: x, files: [{file}}}]")),
+                ("spec", false) => head("SecretBackend", &format!("{later}: {{}}, {allow}")),
+                ("spec.vault.auth", _) => {
+                    head("SecretBackend", &format!("vault: {{address: \"https://a\", auth: {{{later}: x}}}}, {allow}"))
+                }
+                ("spec.limits", _) => head(
+                    "SecretBackend",
+                    &format!("sealed: {{directory: /a, identityFile: b}}, {allow}, limits: {{{later}: 1}}"),
+                ),
+                ("spec.files[]", _) => head("SecretVolume", &format!("files: [{file}, {later}: x}}]")),
+                ("spec.files[].from", _) => {
+                    head("SecretVolume", &format!("files: [{{path: a, from: {{backend: b, secret: c, {later}: x}}}}]"))
+                }
+                (path, _) => panic!("write a case for {path}"),
+            };
+            let error = Documents::parse(&text).unwrap_err().to_string();
+            assert!(error.contains(&format!("`{later}` comes with a later release")), "{later}: {error}");
+        }
+    }
+}
+
+#[test]
+fn the_designs_example_means_what_it_says() {
+    let [Document::Backend(backend), Document::Volume { namespace, name, spec }] = &parsed("01_")[..] else { panic!() };
+    let Provider::Vault(vault) = &backend.provider else { panic!() };
+    assert_eq!(vault.address, "https://vault.example:8200");
+    assert_eq!((vault.kv_mounts.join(" "), &vault.ca, &vault.namespace), ("kv secret".to_owned(), &None, &None));
+    let VaultAuth::Kubernetes { mount, role, audience } = &vault.auth else { panic!() };
+    assert_eq!((mount.as_str(), role.as_str(), audience.as_str()), ("kubernetes", "app", "vault"));
+    assert_eq!(backend.allow[0].secrets, ["kv/payments/*", "database/creds/*"]);
+    assert_eq!((backend.limits.timeout, backend.limits.parallel), (Duration::from_secs(10), 8));
+    assert_eq!((namespace.as_str(), name.as_str()), ("payments", "app-db"));
+    assert_eq!((spec.refresh.every, spec.refresh.jitter_percent), (Duration::from_secs(300), 10));
+    assert_eq!((spec.keep_previous, spec.size), (VolumeSpec::DEFAULT_KEEP_PREVIOUS, None));
+    assert_eq!(spec.files[1].mode.unwrap().bits(), 0o440);
+    assert_eq!(spec.files[0].select, Select::Key("username".to_owned()));
+}
+
+#[test]
+fn every_other_value_means_what_it_says() {
+    let [Document::Backend(backend)] = &parsed("02_")[..] else { panic!() };
+    let Provider::Vault(vault) = &backend.provider else { panic!() };
+    assert_eq!(vault.address, "http://127.0.0.1:8200");
+    assert_eq!(vault.ca, Some(PemSource::File("vault-ca.pem".to_owned())));
+    assert_eq!((vault.namespace.as_deref(), vault.kv_mounts.join(" ")), (Some("team/a"), "kv apps/kv".to_owned()));
+    assert_eq!(backend.allow[0].role.as_deref(), Some("readonly"));
+    assert_eq!((backend.limits.timeout, backend.limits.parallel), (Duration::from_secs(60), 64));
+
+    let [Document::Volume { spec, .. }, Document::Backend(backend)] = &parsed("03_")[..] else { panic!() };
+    let Provider::Sealed(sealed) = &backend.provider else { panic!() };
+    assert_eq!(
+        (sealed.directory.as_str(), sealed.identity_file.as_str()),
+        ("/var/lib/evanesce/secrets", "identity.txt")
+    );
+    assert_eq!((spec.keep_previous, spec.size), (Duration::ZERO, Some(64 << 10)));
+    assert_eq!((spec.refresh.every, spec.refresh.jitter_percent), (Duration::from_secs(5400), 0));
+    let [all, extra] = &spec.files[..] else { panic!() };
+    assert_eq!((&all.select, all.uid, all.gid), (&Select::EachKey, Some(1000), Some(0)));
+    assert_eq!((&extra.select, extra.from.version), (&Select::Key("007".to_owned()), Some(3)));
+    let args: Vec<_> = extra.from.args.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    assert_eq!(args.join(" "), "common_name=app.example count=5 ttl=24h");
+
+    let [Document::Volume { spec, .. }] = &parsed("06_")[..] else { panic!() };
+    assert_eq!(spec.files[0].from, spec.files[1].from);
+    assert_eq!((spec.files[0].uid, spec.files[1].uid, spec.size), (Some(1000), Some(1000), Some(1 << 20)));
+}
+
+#[test]
+fn one_wrong_document_takes_no_other_with_it_and_is_known_by_its_name() {
+    let good = "apiVersion: evanesce.dev/v1alpha1\nkind: SecretVolume\nmetadata: {name: NAME, namespace: n}\nspec: {files: [{path: a, from: {backend: b, secret: c}}]}\n";
+    let text = format!(
+        "{}---\n{}---\n{}",
+        good.replace("NAME", "one"),
+        good.replace("NAME", "two").replace("path", "pfad"),
+        good.replace("NAME", "three")
+    );
+    let readings = Documents::read(&text).unwrap();
+    let said: Vec<_> = readings
+        .iter()
+        .map(|it| {
+            format!(
+                "{} {} {}",
+                it.line,
+                it.name.as_ref().map_or("?".to_owned(), ClassName::to_string),
+                it.document.is_ok()
+            )
+        })
+        .collect();
+    assert_eq!(said, ["1 SecretVolume n/one true", "6 SecretVolume n/two false", "11 SecretVolume n/three true"]);
+    assert!(Documents::parse(&text).is_err());
+}
+
+#[test]
+fn the_reference_page_is_the_one_that_the_code_writes() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/classes.md");
+    let page = keys::reference();
+    if std::env::var_os("EVANESCE_UPDATE").is_some() {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, &page).unwrap();
+    }
+    let written = fs::read_to_string(&path).unwrap_or_default();
+    assert!(written == page, "run the test again with EVANESCE_UPDATE=1 and commit {}", path.display());
+}

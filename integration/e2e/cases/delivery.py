@@ -1,0 +1,45 @@
+# SPDX-FileCopyrightText: The Evanesce Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A pod gets its secrets, and the new ones when they change."""
+
+import json
+
+from rig import node, plugin
+from rig.pod import running
+from rig.wait import check, until
+
+from . import case
+
+
+@case
+def kubelet_registers_the_plugin_over_a_socket_with_an_at_sign_in_its_name(_bao):
+    sockets = node.inside("find", "/var/lib/kubelet/plugins_registry", "-type", "s", "-printf", "%f %m %u\n").splitlines()
+    check(len(sockets) == 1, f"one registration socket: {sockets}")
+    name, mode, owner = sockets[0].split()
+    check("@" in name and mode == "600" and owner == "root", f"a registration socket with @, mode 600, of root: {sockets}")
+    check(plugin.registered(), "the CSINode object names the driver")
+
+
+@case
+def a_pod_with_its_own_service_account_reads_its_files(_bao):
+    with running("reader") as pod:
+        check(pod.read("username") == "payments-app", "the user name that OpenBao holds")
+        check(pod.read("password") == "first-password", "the password that OpenBao holds")
+        whole = json.loads(pod.read("all.json"))
+        check(whole == {"username": "payments-app", "password": "first-password"}, f"the whole secret as JSON: {whole}")
+        options = next(line.split() for line in pod.run("cat", "/proc/mounts").splitlines() if " /secrets " in line)
+        check(options[2] == "tmpfs", f"on tmpfs: {options}")
+        for option in ("ro", "nosuid", "nodev", "noexec", "noswap"):
+            check(option in options[3].split(","), f"mounted {option}: {options[3]}")
+
+
+@case
+def a_changed_secret_reaches_the_running_pod(bao):
+    with running("watcher") as pod:
+        generation = pod.run("readlink", "/secrets/..data")
+        bao.put("payments/db", username="payments-app", password="second-password")
+        until("the pod reads the new password", lambda: pod.read("password") == "second-password", 60)
+        check(json.loads(pod.read("all.json"))["password"] == "second-password", "both files show the change")
+        check(pod.run("readlink", "/secrets/..data") != generation, "as a new generation")
+        restarts = node.get("pod", pod.name, "-n", pod.namespace)["status"]["containerStatuses"][0]["restartCount"]
+        check(restarts == 0, "the pod was never restarted")

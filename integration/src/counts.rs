@@ -1,0 +1,35 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! How often the long loops go round: one table, with a column for every change and a column for
+//! the nightly run (`EVANESCE_FULL=1`).
+
+/// A number of rounds: for CI, and in full.
+#[derive(Debug, Clone, Copy)]
+pub struct Count {
+    ci: u32,
+    full: u32,
+}
+
+//                                                                        CI       full
+/// First publishes that a polling reader watches.
+pub const FIRST_PUBLISHES: Count = /*                         */ Count::new(100, 1_000);
+/// Refreshes under the eyes of readers.
+pub const REFRESHES: Count = /*                               */ Count::new(300, 10_000);
+/// Publishes of one volume at the same time.
+pub const CONCURRENT_PUBLISHES: Count = /*                    */ Count::new(20, 200);
+/// Deaths of the engine half while volumes are in use.
+pub const ENGINE_KILLS: Count = /*                            */ Count::new(3, 50);
+
+impl Count {
+    const fn new(ci: u32, full: u32) -> Self {
+        Self { ci, full }
+    }
+
+    /// The number to use in this run.
+    #[must_use]
+    pub fn get(self) -> u32 {
+        let full = std::env::var_os("EVANESCE_FULL").is_some_and(|value| value == "1");
+        if full { self.full } else { self.ci }
+    }
+}

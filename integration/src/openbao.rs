@@ -1,0 +1,178 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! A real OpenBao server: fetched, configured, initialised, unsealed; gone at the end of the test.
+//!
+//! It runs as in production, not in its development mode: TLS with a private authority, sealed
+//! until the harness unseals it, an audit log that the harness reads back. Only the storage is
+//! in memory. A second listener without TLS is there for the harness itself and for tests of
+//! `http://` addresses.
+
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+use rustix::process::Signal;
+
+use crate::{authority::Authority, child::Child, scratch::Scratch, wait};
+
+mod admin;
+mod binary;
+mod requests;
+
+pub use admin::{Admin, KubernetesRole};
+pub use requests::Recorded;
+
+/// Ports are chosen before the server binds them; somebody else may be faster.
+const STARTS: u32 = 5;
+
+/// The server's audit log, among its files.
+const REQUESTS: &str = "requests.jsonl";
+
+/// A running server.
+pub struct OpenBao {
+    // Fields drop in this order: the process first, its files last.
+    server: Child,
+    admin: Admin,
+    authority: Authority,
+    address: String,
+    plain_address: String,
+    files: Scratch,
+}
+
+impl OpenBao {
+    /// Starts a server and waits until it answers, unsealed.
+    ///
+    /// # Errors
+    /// When the program cannot be fetched or does not start.
+    pub async fn start() -> Result<Self> {
+        let mut attempt = 1;
+        loop {
+            match Self::try_start().await {
+                Err(error) if attempt < STARTS && is_port_clash(&error) => attempt += 1,
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_start() -> Result<Self> {
+        let program = binary::bao()?;
+        let authority = Authority::new("evanesce test authority for openbao")?;
+        let files = Scratch::new()?;
+        let [tls, tls_cluster, plain, plain_cluster] = free_ports()?;
+        let identity = authority.server_identity()?;
+        let certificate = files.file("server.crt", identity.certificate)?;
+        let key = files.file("server.key", identity.key)?;
+        let address = format!("https://127.0.0.1:{tls}");
+        let plain_address = format!("http://127.0.0.1:{plain}");
+        // Through the API an audit device would need an "unsafe" option; in the file it is plain.
+        let config = format!(
+            r#"
+            storage "inmem" {{}}
+            listener "tcp" {{
+              address         = "127.0.0.1:{tls}"
+              cluster_address = "127.0.0.1:{tls_cluster}"
+              tls_cert_file   = {certificate:?}
+              tls_key_file    = {key:?}
+            }}
+            listener "tcp" {{
+              address         = "127.0.0.1:{plain}"
+              cluster_address = "127.0.0.1:{plain_cluster}"
+              tls_disable     = true
+            }}
+            api_addr     = "{address}"
+            cluster_addr = "https://127.0.0.1:{tls_cluster}"
+            audit "file" "requests" {{
+              options {{ file_path = {requests:?} }}
+            }}
+            "#,
+            requests = files.path().join(REQUESTS),
+        );
+        let config = files.file("openbao.hcl", config)?;
+        let mut command = Command::new(program);
+        command.arg("server").arg("-config").arg(config).env_clear();
+        let mut server = Child::spawn(command, &files.path().join("output"))?;
+        let admin = Admin::unseal(&plain_address, &mut server).await?;
+        Ok(Self { server, admin, authority, address, plain_address, files })
+    }
+
+    /// The address with TLS; trust [`OpenBao::authority_pem`].
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// The address without TLS, of the same server.
+    #[must_use]
+    pub fn plain_address(&self) -> &str {
+        &self.plain_address
+    }
+
+    /// The certificate authority to trust, in PEM.
+    #[must_use]
+    pub fn authority_pem(&self) -> &str {
+        self.authority.pem()
+    }
+
+    /// Everything that an administrator does.
+    #[must_use]
+    pub fn admin(&self) -> &Admin {
+        &self.admin
+    }
+
+    /// Every request that the server has audited from anyone but the administrator, oldest
+    /// first. The server writes its log before it answers: whoever has an answer is in here.
+    ///
+    /// # Errors
+    /// When the audit log cannot be read.
+    pub fn requests(&self) -> Result<Vec<Recorded>> {
+        requests::read(&self.files.path().join(REQUESTS))
+    }
+
+    /// Freezes the server: connections are accepted by the kernel, and nothing is answered.
+    pub fn freeze(&mut self) {
+        self.server.signal(Signal::STOP);
+    }
+
+    /// Undoes [`OpenBao::freeze`].
+    pub fn thaw(&mut self) {
+        self.server.signal(Signal::CONT);
+    }
+
+    /// Kills the server: connections are refused, what was stored is lost.
+    pub fn kill(&mut self) {
+        self.server.kill();
+    }
+}
+
+/// Four ports that were free a moment ago, all different.
+fn free_ports() -> Result<[u16; 4]> {
+    let mut listeners = Vec::new();
+    for _ in 0..4 {
+        listeners.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?);
+    }
+    let mut ports = [0; 4];
+    for (port, listener) in ports.iter_mut().zip(&listeners) {
+        *port = listener.local_addr()?.port();
+    }
+    Ok(ports)
+}
+
+fn is_port_clash(error: &anyhow::Error) -> bool {
+    format!("{error:#}").contains("address already in use")
+}
+
+/// Waits until `ready` finds something, and fails with the server's output when it exits first.
+async fn wait_while_running<T>(server: &mut Child, what: &str, mut ready: impl AsyncFnMut() -> Option<T>) -> Result<T> {
+    let found = wait::until_ready(what, async || match ready().await {
+        Some(found) => Some(Ok(found)),
+        None => server.exited().map(Err),
+    })
+    .await;
+    match found {
+        Ok(found) => Ok(found),
+        Err(status) => bail!("openbao exited with {status}:\n{}", server.output()),
+    }
+}

@@ -1,0 +1,93 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Processes as `/proc` shows them.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
+
+use rustix::process::Pid;
+
+/// One process; may be gone by the time it is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process(Pid);
+
+impl Process {
+    /// The process with this id.
+    #[must_use]
+    pub fn new(pid: Pid) -> Self {
+        Self(pid)
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn pid(self) -> Pid {
+        self.0
+    }
+
+    /// The name it was started by, `argv[0]`; empty once it is gone.
+    #[must_use]
+    pub fn name(self) -> String {
+        let line = self.read("cmdline");
+        let first = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        String::from_utf8_lossy(first).into_owned()
+    }
+
+    /// A file of its directory in `/proc`; empty once it is gone.
+    #[must_use]
+    pub fn read(self, file: &str) -> Vec<u8> {
+        fs::read(self.path(file)).unwrap_or_default()
+    }
+
+    /// The path of a file of its directory in `/proc`.
+    #[must_use]
+    pub fn path(self, file: &str) -> PathBuf {
+        PathBuf::from(format!("/proc/{}/{file}", self.0.as_raw_nonzero()))
+    }
+
+    /// A field of its `status` (`proc_pid_status(5)`), as `CapEff`.
+    #[must_use]
+    pub fn status(self, field: &str) -> Option<String> {
+        let status = String::from_utf8_lossy(&self.read("status")).into_owned();
+        let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+        Some(value.trim().to_owned())
+    }
+
+    /// Whether it still runs; a zombie does not.
+    #[must_use]
+    pub fn is_running(self) -> bool {
+        self.status("State").is_some_and(|state| !state.starts_with(['Z', 'X']))
+    }
+
+    /// Its children and their children, as they are now.
+    #[must_use]
+    pub fn descendants(self) -> Vec<Self> {
+        let all = all();
+        let mut family = BTreeSet::from([self.0.as_raw_nonzero().get()]);
+        let mut found = Vec::new();
+        loop {
+            let before = found.len();
+            for (process, parent) in &all {
+                if family.contains(parent) && family.insert(process.0.as_raw_nonzero().get()) {
+                    found.push(*process);
+                }
+            }
+            if found.len() == before {
+                return found;
+            }
+        }
+    }
+}
+
+/// Every process with its parent.
+fn all() -> Vec<(Process, i32)> {
+    let Ok(entries) = fs::read_dir("/proc") else { return Vec::new() };
+    entries
+        .flatten()
+        .filter_map(|entry| {
+            let process = Process(Pid::from_raw(entry.file_name().to_str()?.parse().ok()?)?);
+            Some((process, process.status("PPid")?.parse().ok()?))
+        })
+        .collect()
+}

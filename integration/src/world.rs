@@ -1,0 +1,212 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Everything a pod needs to get a secret, with one call: a cluster that makes tokens, a backend with a secret in it,
+//! the plugin with its classes, a kubelet.
+//!
+//! ```no_run
+//! # async fn example() -> anyhow::Result<()> {
+//! # use evanesce_integration::world::World;
+//! let world = World::start().await?;
+//! let pod = world.pod("payments", "app");
+//! let volume = world.volume(&pod, "db");
+//! world.kubelet.publish(&volume).await?;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use evanesce_proto::kubelet::{Pod, Publish, Token, TokensIn};
+use serde_json::json;
+
+use crate::kubelet::Kubelet;
+use crate::openbao::{KubernetesRole, OpenBao};
+use crate::plugin::{Options, Plugin};
+use crate::recorder::Recorder;
+use crate::scratch::Scratch;
+use crate::token_review::{Claims, TokenReview, WorkloadName};
+
+/// The audience of the tokens that kubelet hands over, as in `tokenRequests` of the `CSIDriver` object.
+pub const AUDIENCE: &str = "vault";
+
+/// The password that [`World::start`] puts at `kv/payments/db`.
+pub const PASSWORD: &str = "correct horse battery staple";
+
+/// The name of the volume in the pod's spec.
+const VOLUME: &str = "secrets";
+
+/// A node with all that it talks to.
+pub struct World<B> {
+    // Fields drop in this order: the plugin before what it talks to, the directory last.
+    /// The plugin.
+    pub plugin: Plugin,
+    /// The node's kubelet.
+    pub kubelet: Kubelet,
+    /// What is behind the backend named `vault`.
+    pub backend: B,
+    /// The cluster's tokens.
+    pub cluster: TokenReview,
+    /// The directory of it all.
+    pub scratch: Scratch,
+}
+
+impl World<OpenBao> {
+    /// A world with a real OpenBao that holds `kv/payments/db`, and lets the service account `payments/app` read
+    /// `kv/payments/*`. The classes are [`vault_class`] and [`DB_CLASS`].
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn start() -> Result<Self> {
+        Self::start_with(Options::default()).await
+    }
+
+    /// The same, with the plugin started in another way.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn start_with(options: Options) -> Result<Self> {
+        let cluster = TokenReview::start().await?;
+        let openbao = OpenBao::start().await?;
+        furnish(&openbao, &cluster).await?;
+        let backend = vault_class(openbao.address(), Some(openbao.authority_pem()));
+        Self::assemble(openbao, cluster, &[&backend, DB_CLASS], options).await
+    }
+}
+
+impl World<Recorder> {
+    /// A world with a [`Recorder`] instead of a server. It holds the same secret.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn recorded() -> Result<Self> {
+        Self::recorded_with(Options::default()).await
+    }
+
+    /// The same, with the plugin started in another way.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn recorded_with(options: Options) -> Result<Self> {
+        let recorder = Recorder::start().await?;
+        recorder.put("kv/data/payments/db", json!({"username": "app", "password": PASSWORD}));
+        let backend = vault_class(&recorder.address(), None);
+        let cluster = TokenReview::start().await?;
+        Self::assemble(recorder, cluster, &[&backend, DB_CLASS], options).await
+    }
+}
+
+impl<B> World<B> {
+    async fn assemble(backend: B, cluster: TokenReview, classes: &[&str], options: Options) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        // Before the plugin starts: then it is not ready before it knows them.
+        let directory = scratch.directory("classes")?;
+        write_classes(&directory, "start.yaml", &classes.join("---\n"))?;
+        let plugin = Plugin::start(&scratch, options).await?;
+        let kubelet = Kubelet::new(plugin.pods(), plugin.csi_socket(), &plugin.registration_socket());
+        Ok(Self { plugin, kubelet, backend, cluster, scratch })
+    }
+
+    /// Writes a file of classes. The plugin finds it by itself, a moment later.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn classes(&self, file: &str, yaml: &str) -> Result<()> {
+        write_classes(self.plugin.classes(), file, yaml)
+    }
+
+    /// A new pod.
+    #[must_use]
+    pub fn pod(&self, namespace: &str, service_account: &str) -> WorkloadName {
+        WorkloadName::new(namespace, service_account, &format!("{service_account}-0"))
+    }
+
+    /// The pod's volume that shows a class, with a fresh token beside it.
+    ///
+    /// # Panics
+    /// When no token can be made.
+    #[must_use]
+    pub fn volume(&self, pod: &WorkloadName, class: &str) -> Publish {
+        self.volume_with(pod, class, &Claims::new(pod, AUDIENCE))
+    }
+
+    /// The same, with a token that says what the test wants.
+    ///
+    /// # Panics
+    /// When no token can be made.
+    #[must_use]
+    pub fn volume_with(&self, pod: &WorkloadName, class: &str, claims: &Claims) -> Publish {
+        let token = self.cluster.tokens().mint(claims).expect("a token");
+        let token = Token { audience: &token.audience, token: &token.token, expires: &token.expires };
+        let pod = Pod {
+            name: pod.pod.clone(),
+            namespace: pod.namespace.clone(),
+            uid: pod.pod_uid.clone(),
+            service_account: pod.service_account.clone(),
+        };
+        Publish::new(self.kubelet.pods(), pod, VOLUME)
+            .attribute("secretVolume", class)
+            .tokens(&[token], TokensIn::Secrets)
+    }
+}
+
+/// A `SecretBackend` named `vault`, for the service account `payments/app` and the secrets `kv/payments/*`.
+#[must_use]
+pub fn vault_class(address: &str, authority: Option<&str>) -> String {
+    let trust = authority.map(|pem| format!("    ca: {{pem: {}}}\n", json!(pem))).unwrap_or_default();
+    format!(
+        "apiVersion: evanesce.dev/v1alpha1
+kind: SecretBackend
+metadata: {{name: vault}}
+spec:
+  vault:
+    address: {address}
+{trust}    auth: {{kubernetes: {{mount: kubernetes, role: app, audience: {AUDIENCE}}}}}
+  allow:
+    - {{namespaces: [payments], serviceAccounts: [app], secrets: [\"kv/payments/*\"]}}
+"
+    )
+}
+
+/// A `SecretVolume` named `payments/db`: two files with a key each, and one with the whole secret.
+pub const DB_CLASS: &str = "apiVersion: evanesce.dev/v1alpha1
+kind: SecretVolume
+metadata: {name: db, namespace: payments}
+spec:
+  refresh: {every: 1h}
+  files:
+    - {path: username, from: {backend: vault, secret: kv/payments/db, key: username}}
+    - {path: password, from: {backend: vault, secret: kv/payments/db, key: password}}
+    - {path: db.json, from: {backend: vault, secret: kv/payments/db}}
+";
+
+/// What the role may do: read the newest values, and ask which version is the newest.
+const PAYMENTS: &str = r#"
+path "kv/data/payments/*" { capabilities = ["read"] }
+path "kv/metadata/payments/*" { capabilities = ["read"] }
+"#;
+
+async fn furnish(openbao: &OpenBao, cluster: &TokenReview) -> Result<()> {
+    let admin = openbao.admin();
+    admin.enable_kv2("kv").await?;
+    admin.put("kv", "payments/db", json!({"username": "app", "password": PASSWORD})).await?;
+    admin.policy("payments", PAYMENTS).await?;
+    admin.enable_kubernetes("kubernetes", cluster).await?;
+    let role = KubernetesRole {
+        name: "app",
+        namespaces: &["payments"],
+        service_accounts: &["app"],
+        audience: AUDIENCE,
+        policies: &["payments"],
+    };
+    admin.kubernetes_role("kubernetes", role).await
+}
+
+/// A watcher must never find half a file, in a test as in life.
+fn write_classes(directory: &Path, file: &str, yaml: &str) -> Result<()> {
+    let hidden = directory.join(format!(".{file}.new"));
+    fs::write(&hidden, yaml).with_context(|| format!("cannot write {}", hidden.display()))?;
+    Ok(fs::rename(&hidden, directory.join(file))?)
+}
