@@ -12,12 +12,13 @@
 //!
 //! # The rooms
 //! - Nouns: [`names`], [`workload`], [`token`], [`secret`], [`secret_ref`], [`spec`], [`projection`], [`error`], [`clock`].
-//! - One verb each: [`policy`], [`backend`], [`render`], [`audit`], [`keep`], [`credentials`], [`class_source`].
+//! - One verb each: [`policy`], [`backend`], [`render`], [`audit`], [`keep`], [`credentials`], [`class_source`] ([`class_dir`]).
 //! - Verbs with a place: [`fetch`] (many questions), [`generation`] (the swap), [`schedule`] (deadlines).
 //! - The sentence: [`deliver`].
 
 pub mod audit;
 pub mod backend;
+pub mod class_dir;
 pub mod class_source;
 pub mod clock;
 pub mod credentials;

@@ -88,21 +88,28 @@ pub(crate) struct YamlError {
     pub(crate) at: Option<Position>,
     /// What is wrong; names a key at most.
     pub(crate) message: String,
+    /// The parser's own words, which may hold a letter of the text: not for secrets.
+    pub(crate) words: Option<String>,
 }
 
 impl fmt::Display for YamlError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.at {
-            Some(at) => write!(f, "{at}: {}", self.message),
-            None => f.write_str(&self.message),
+        if let Some(at) = self.at {
+            write!(f, "{at}: ")?;
         }
+        f.write_str(&self.message)?;
+        self.words.as_ref().map_or(Ok(()), |words| write!(f, ": {words}"))
     }
 }
 
 /// Reads every document of `text`; empty ones are left out.
 pub(crate) fn read(text: &str) -> Result<Vec<Node>, YamlError> {
     if text.len() > LONGEST {
-        return Err(YamlError { at: None, message: format!("more than {} KiB: split it", LONGEST / 1024) });
+        return Err(YamlError {
+            at: None,
+            message: format!("more than {} KiB: split it", LONGEST / 1024),
+            words: None,
+        });
     }
     // `yes` and `on` stay text. Aliases are bounded; merge keys are not in YAML 1.2 and would hide where a key stands.
     let options = serde_saphyr::options! {
@@ -209,6 +216,7 @@ impl<'de> Visitor<'de> for ValueVisitor {
 fn explain(error: serde_saphyr::Error) -> YamlError {
     use serde_saphyr::Error as E;
     let at = error.location().map(|location| Position { line: location.line(), column: location.column() });
+    let mut words = None;
     let message = match error {
         E::AliasError { error, .. } | E::WithSnippet { error, .. } => return YamlError { at, ..explain(*error) },
         E::DuplicateMappingKey { key: Some(key), .. } => format!("key `{}` is written twice", shown(&key)),
@@ -220,10 +228,13 @@ fn explain(error: serde_saphyr::Error) -> YamlError {
         E::UnknownAnchor { .. } => "an alias without an anchor; text that begins with `*` needs quotes".to_owned(),
         E::UnsupportedTag { .. } => "tags (`!…`) are not read; text that begins with `!` needs quotes".to_owned(),
         E::Eof { .. } => "ends in the middle of something".to_owned(),
-        E::ExternalMessage { msg, .. } => format!("not YAML: {}", shown(&msg)),
+        E::ExternalMessage { msg, .. } => {
+            words = Some(shown(&msg));
+            "not YAML".to_owned()
+        }
         _ => "not YAML that can be read here".to_owned(),
     };
-    YamlError { at, message }
+    YamlError { at, message, words }
 }
 
 /// Text of unknown origin, short and without control characters.
@@ -278,7 +289,7 @@ mod tests {
 
     #[test]
     fn keys_and_values_know_their_line_and_column_in_every_document() {
-        let documents = read("a: 1\n---\n# comment\nb:\n  - c: text\n---\n").ok().expect("reads");
+        let documents = read("a: 1\n---\n# comment\nb:\n  - c: text\n---\n").expect("reads");
         assert_eq!(documents.len(), 2);
         let [b] = entries(&documents[1]) else { panic!() };
         assert_eq!(b.at, Position { line: 4, column: 1 });

@@ -1,0 +1,218 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Classes from a watched folder of YAML files, such as a mounted ConfigMap.
+//!
+//! A thread of its own reads the folder, so that parsing never holds up a mount. It reads again when the folder changes
+//! (kubelet swaps a ConfigMap by renaming `..data`) and, in case that went unnoticed, every minute. Names that begin
+//! with `.` are never read: they are editors' files and kubelet's own.
+//!
+//! A class that no longer parses answers [`Lookup::Broken`], not its former self: a first delivery then fails with the
+//! reason instead of following a text that nobody sees any more. Volumes that are already there keep what they have;
+//! that is their business, not this module's.
+
+mod files;
+mod index;
+
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use notify::event::AccessKind;
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::watch;
+
+use crate::class_source::{ClassSource, Lookup};
+use crate::error::Error;
+use crate::names::{BackendName, Namespace, VolumeClassName};
+use crate::spec::{BackendSpec, VolumeSpec};
+use files::Files;
+use index::Index;
+
+/// How often the folder is read although nothing was noticed.
+const RESCAN: Duration = Duration::from_secs(60);
+/// How often a folder that is not there is looked for.
+const RETRY: Duration = Duration::from_secs(5);
+/// How long the folder has to be quiet before it is read, so that a file is not read half-written …
+const QUIET: Duration = Duration::from_millis(50);
+/// … and how long that may be put off.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
+
+/// Classes from a watched folder.
+pub struct ClassDirectory {
+    shared: Arc<Shared>,
+    events: Sender<Event>,
+}
+
+/// How many classes there are, for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Backends that can be used.
+    pub backends: usize,
+    /// Volumes that can be used.
+    pub volumes: usize,
+    /// Things that are wrong: files, documents, names used twice.
+    pub problems: usize,
+}
+
+struct Shared {
+    index: RwLock<Option<Arc<Index>>>,
+    changes: watch::Sender<u64>,
+}
+
+enum Event {
+    Changed,
+    Stop,
+}
+
+impl ClassDirectory {
+    /// Starts to read and watch `folder`. Until it was read once, every lookup answers [`Lookup::NotKnownYet`]; a folder
+    /// that does not exist is waited for.
+    ///
+    /// # Errors
+    /// [`Kind::Internal`](crate::error::Kind::Internal) where no thread can be started.
+    pub fn watch(folder: &Path) -> Result<Self, Error> {
+        Self::start(folder, RESCAN)
+    }
+
+    fn start(folder: &Path, rescan: Duration) -> Result<Self, Error> {
+        let shared = Arc::new(Shared { index: RwLock::default(), changes: watch::Sender::new(0) });
+        let (events, received) = mpsc::channel();
+        let reader = Reader { folder: folder.to_owned(), rescan, shared: Arc::clone(&shared), files: Files::default() };
+        let noticed = events.clone();
+        std::thread::Builder::new()
+            .name("classes".to_owned())
+            .spawn(move || reader.run(&received, noticed))
+            .map_err(|error| Error::internal(format!("cannot start the thread that reads classes: {error}")))?;
+        Ok(Self { shared, events })
+    }
+
+    /// How many classes there are now.
+    pub fn counts(&self) -> Counts {
+        self.index().map(|index| index.counts()).unwrap_or_default()
+    }
+
+    /// What is wrong now, one line each, for the operator.
+    pub fn problems(&self) -> Vec<String> {
+        self.index().map(|index| index.problems().to_vec()).unwrap_or_default()
+    }
+
+    fn index(&self) -> Option<Arc<Index>> {
+        self.shared.index.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl ClassSource for ClassDirectory {
+    fn backend(&self, name: &BackendName) -> Lookup<BackendSpec> {
+        self.index().map_or(Lookup::NotKnownYet, |index| index.backend(name))
+    }
+
+    fn volume(&self, namespace: &Namespace, name: &VolumeClassName) -> Lookup<VolumeSpec> {
+        self.index().map_or(Lookup::NotKnownYet, |index| index.volume(namespace, name))
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.shared.changes.subscribe()
+    }
+}
+
+impl Drop for ClassDirectory {
+    fn drop(&mut self) {
+        // The thread may be gone already.
+        let _ = self.events.send(Event::Stop);
+    }
+}
+
+/// The thread's own.
+struct Reader {
+    folder: PathBuf,
+    rescan: Duration,
+    shared: Arc<Shared>,
+    files: Files,
+}
+
+impl Reader {
+    fn run(mut self, received: &Receiver<Event>, noticed: Sender<Event>) {
+        // The watch comes before the reading: what changes in between is noticed.
+        let mut watcher = notify::recommended_watcher(move |event| {
+            if may_change(&event) {
+                let _ = noticed.send(Event::Changed);
+            }
+        })
+        .inspect_err(|error| {
+            tracing::warn!(%error, "cannot watch for changes of classes: they are read every {:?}", self.rescan);
+        })
+        .ok();
+        let mut watched = false;
+        loop {
+            // Again and again, because the folder may have been replaced by another of its name.
+            watched = watcher.as_mut().is_some_and(|watcher| self.watch(watcher, watched));
+            let read = self.read();
+            let wait = if read { self.rescan } else { RETRY.min(self.rescan) };
+            match received.recv_timeout(wait) {
+                Ok(Event::Changed) if settle(received) => {}
+                Err(RecvTimeoutError::Timeout) => {}
+                Ok(_) | Err(RecvTimeoutError::Disconnected) => return,
+            }
+        }
+    }
+
+    fn watch(&self, watcher: &mut RecommendedWatcher, before: bool) -> bool {
+        match watcher.watch(&self.folder, RecursiveMode::NonRecursive) {
+            Ok(()) => true,
+            Err(error) => {
+                if before {
+                    tracing::warn!(folder = %self.folder.display(), %error, "cannot watch the folder of classes");
+                }
+                false
+            }
+        }
+    }
+
+    /// Reads the folder and publishes what changed; `false` where it cannot be read, which changes nothing.
+    fn read(&mut self) -> bool {
+        match self.files.read(&self.folder) {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(folder = %self.folder.display(), %error, "cannot read the folder of classes");
+                return false;
+            }
+        }
+        let index = Index::new(&self.files);
+        let before = self.shared.index.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if before.as_deref() == Some(&index) {
+            return true;
+        }
+        let known = before.as_deref().map(Index::problems).unwrap_or_default();
+        for problem in index.problems().iter().filter(|problem| !known.contains(problem)) {
+            tracing::error!(problem, "a class cannot be used");
+        }
+        let Counts { backends, volumes, problems } = index.counts();
+        tracing::info!(backends, volumes, problems, "classes read");
+        *self.shared.index.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(index));
+        self.shared.changes.send_modify(|revision| *revision += 1);
+        true
+    }
+}
+
+/// Whether to read again. Our own reading opens files, which is noticed too and must not lead to another.
+fn may_change(event: &notify::Result<notify::Event>) -> bool {
+    !matches!(event, Ok(notify::Event { kind: EventKind::Access(AccessKind::Open(_)), .. }))
+}
+
+/// Waits until the folder is quiet; `false` to stop.
+fn settle(received: &Receiver<Event>) -> bool {
+    let end = Instant::now() + LONGEST_WAIT;
+    loop {
+        match received.recv_timeout(QUIET.min(end.saturating_duration_since(Instant::now()))) {
+            Ok(Event::Changed) if Instant::now() < end => {}
+            Ok(Event::Changed) | Err(RecvTimeoutError::Timeout) => return true,
+            Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+mod tests;
