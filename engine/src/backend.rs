@@ -12,6 +12,7 @@
 pub mod registry;
 pub(crate) mod retry_after;
 pub(crate) mod role;
+pub mod sealed;
 pub mod vault;
 
 use std::time::Duration;

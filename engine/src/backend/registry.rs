@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::backend::Backend;
 use crate::backend::role::RoleTemplate;
+use crate::backend::sealed::SealedBackend;
 use crate::backend::vault::VaultBackend;
 use crate::class_source::ClassSource;
 use crate::credentials::CredentialFiles;
@@ -57,7 +58,7 @@ pub fn build(
     let context = |error: Error| error.context(format!("SecretBackend {}", spec.name));
     let name = spec.name.clone();
     let backend: Arc<dyn Backend> = match &spec.provider {
-        Provider::Sealed(_) => return Err(context(Error::invalid("this program was built without sealed backends"))),
+        Provider::Sealed(sealed) => Arc::new(SealedBackend::new(sealed, name, Arc::clone(credentials))),
         Provider::Vault(vault) => Arc::new(
             VaultBackend::new(vault, name, spec.limits, Arc::clone(credentials))
                 .map_err(|error| context(error.context("spec.vault")))?,

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::backend::role::RoleTemplate;
 use crate::error::Error;
 use crate::projection::Mode;
 use crate::secret_ref::SecretPath;
@@ -138,18 +139,9 @@ pub(super) fn secret_pattern(field: &Field<'_>) -> Result<String, Error> {
     Ok(text.to_owned())
 }
 
-/// A role that may hold `{namespace}` and `{serviceAccount}`.
+/// A role that may hold `{namespace}` and `{serviceAccount}`; the rules are those of whoever fills it in.
 pub(super) fn role(field: &Field<'_>) -> Result<String, Error> {
-    let text = field.text()?;
-    let fixed = text.replace("{namespace}", "").replace("{serviceAccount}", "");
-    if fixed.contains(['{', '}']) {
-        return Err(field.wrong("only {namespace} and {serviceAccount} can stand in a role"));
-    }
-    let sent = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:@+=".contains(&byte);
-    if text.len() > 512 || !fixed.bytes().all(sent) {
-        return Err(field.wrong("expected a role of letters, digits and any of -_.:@+="));
-    }
-    Ok(text.to_owned())
+    field.parse(|text| RoleTemplate::parse(text).map(|_| text.to_owned()))
 }
 
 #[cfg(test)]
