@@ -179,7 +179,8 @@ mod tests {
         server.stop.send(()).unwrap();
         answer.send(()).unwrap();
         let mut text = String::new();
-        stream.read_to_string(&mut text).await.unwrap();
+        let hung_up = stream.read_to_string(&mut text);
+        tokio::time::timeout(Duration::from_secs(10), hung_up).await.expect("it hangs").unwrap();
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
         server.task.await.unwrap().unwrap();
     }

@@ -16,12 +16,13 @@ use std::io::{PipeReader, PipeWriter, Read, Write, pipe};
 use std::os::fd::AsFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use evanesce_runtime::arena::{Arena, ArenaError, ArenaKind};
 use evanesce_runtime::harden::{
     CapabilitySet, HardenError, die_with_parent, drop_all_capabilities, harden_process, keep_only_capabilities,
     no_new_privs,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, waitpid};
+use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions, getpid, kill_process, setrlimit, waitpid};
 
 /// Runs `body` in a forked child and gives back what it wrote, and how it ended.
 fn in_child(body: impl FnOnce(&mut PipeWriter)) -> String {
@@ -185,6 +186,21 @@ fn a_child_whose_parent_is_already_another_says_so() {
         write!(out, "{error}").unwrap();
     });
     assert_eq!(said, "the parent process 1000000000 is gone");
+}
+
+#[test]
+fn an_arena_above_the_limit_on_locked_memory_names_the_limit() {
+    let said = in_child(|out| {
+        drop_all_capabilities().unwrap();
+        setrlimit(Resource::Memlock, Rlimit { current: Some(65_536), maximum: Some(65_536) }).unwrap();
+        for kind in [ArenaKind::SecretMemory, ArenaKind::LockedMemory] {
+            let refused = Arena::open_as(kind, 1 << 20).map(|_| ());
+            assert_eq!(refused, Err(ArenaError::LockLimit { wanted: 1 << 20, limit: 65_536 }), "{kind}");
+        }
+        Arena::open(65_536).unwrap();
+        write!(out, "{}", Arena::open(1 << 20).unwrap_err()).unwrap();
+    });
+    assert!(said.contains("RLIMIT_MEMLOCK is 65536 bytes") && said.contains("`ulimit -l`"), "{said}");
 }
 
 #[test]
