@@ -8,6 +8,9 @@ use libc::{c_int, c_long};
 /// Newer than libc's table; the number is the same on every architecture since Linux 5.1.
 const SYS_OPEN_TREE_ATTR: c_long = 467;
 
+/// libc has no name for it on every architecture and C library.
+const SYS_KEXEC_FILE_LOAD: c_long = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
+
 /// `ioctl` that types into a terminal. The values are those of asm-generic, which x86-64 and aarch64 share.
 pub(super) const TIOCSTI: c_int = 0x5412;
 /// `ioctl` that pastes into a virtual console.
@@ -47,7 +50,7 @@ pub(super) const EVERYWHERE: &[c_long] = &[
     libc::SYS_personality,
     // The kernel and the machine.
     libc::SYS_kexec_load,
-    libc::SYS_kexec_file_load,
+    SYS_KEXEC_FILE_LOAD,
     libc::SYS_init_module,
     libc::SYS_finit_module,
     libc::SYS_delete_module,
