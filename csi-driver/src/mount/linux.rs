@@ -128,7 +128,7 @@ impl Kernel for LinuxKernel {
         let context = fspick(mount, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
         fsconfig_set_string(&context, "size", size.to_string())?;
         if self.noswap {
-            // Left out, it would mean "let it swap again", which tmpfs refuses.
+            // "Remounts must respect the original settings" (the kernel's tmpfs documentation).
             fsconfig_set_flag(&context, "noswap")?;
         }
         Ok(fsconfig_reconfigure(&context)?)

@@ -187,6 +187,10 @@ fn nobody_outlives_the_warden() {
     let ground = Ground::new();
     let mut program = Program::start(&ground, &[]);
     let (launcher, engine) = program.ready();
+    // Stopped, they cannot see that their channels are closed: only the kernel can end them.
+    for process in [&engine, &launcher] {
+        rustix::process::pidfd_send_signal(&process.pidfd, Signal::STOP).unwrap();
+    }
     program.signal(Signal::KILL);
     launcher.has_ended();
     engine.has_ended();

@@ -22,6 +22,9 @@ use evanesce_csi::warden_client::{CallError, Start, WardenClient};
 
 use crate::ground::{CEILING, Ground, mounts_of, volume, write};
 
+/// A test that waits longer for what has to come has failed.
+const LONG: Duration = Duration::from_secs(30);
+
 /// A running warden without processes.
 struct Warden {
     launcher: Channel,
@@ -44,6 +47,7 @@ impl Warden {
             csi,
         };
         let (ours, launcher) = Channel::pair().unwrap();
+        launcher.set_receive_timeout(Some(LONG)).unwrap();
         let (signals, stop) = std::io::pipe().unwrap();
         let greeting = Greeting { config: config(ground), digest_key, fds };
         let ended = std::thread::spawn(move || Supervisor::new(requests, greeting, ours, OwnedFd::from(signals)).run());
@@ -317,7 +321,7 @@ fn a_second_stop_does_not_wait() {
         warden.signal();
         client.draining().await;
         warden.signal();
-        client.gone().await;
+        tokio::time::timeout(LONG, client.gone()).await.expect("the client does not say that the warden is gone");
         assert!(matches!(client.detach(&volume("v"), None).await, Err(CallError::Gone)));
     });
     assert_eq!(warden.told(), ToLauncher::Kill);
