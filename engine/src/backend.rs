@@ -9,6 +9,10 @@
 //! A delivery opens one [`Session`] per backend and identity (one login, one burst of connections), asks it everything,
 //! and drops it: dropping closes its connections, so that no idle connection keeps a secret in its read buffer.
 
+#[cfg(feature = "testing")]
+pub mod contract;
+#[cfg(feature = "testing")]
+pub mod fake;
 pub mod registry;
 pub(crate) mod retry_after;
 pub(crate) mod role;

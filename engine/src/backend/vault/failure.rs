@@ -79,7 +79,7 @@ pub(super) fn transport(server: &str, path: &str, error: &reqwest::Error) -> Bac
     } else {
         let what = if error.is_connect() { "no connection" } else { "the connection broke" };
         // Only the kind: an error's text may hold more than one wants.
-        let cause = sources(error).find_map(|error| error.downcast_ref::<io::Error>()).map(io::Error::kind);
+        let cause = sources(error).filter_map(|error| error.downcast_ref::<io::Error>()).last().map(io::Error::kind);
         let cause = cause.map_or_else(String::new, |kind| format!(": {kind}"));
         (BackendErrorKind::Unavailable, format!("{what}{cause}"))
     };
@@ -100,7 +100,8 @@ fn describe_tls(error: &rustls::Error) -> String {
                 "its TLS certificate is for another name: use a name of the certificate in spec.vault.address"
                     .to_owned()
             }
-            Wrong::UnknownIssuer => {
+            // A new authority of the old name shows as a bad signature.
+            Wrong::UnknownIssuer | Wrong::BadSignature => {
                 "its TLS certificate has an issuer that is not trusted: set spec.vault.ca to the issuer's certificate"
                     .to_owned()
             }
@@ -111,15 +112,15 @@ fn describe_tls(error: &rustls::Error) -> String {
 }
 
 fn find_tls(error: &reqwest::Error) -> Option<&rustls::Error> {
-    sources(error).find_map(|error| match error.downcast_ref::<io::Error>() {
-        // What an io::Error wraps is not among its sources.
-        Some(io) => io.get_ref()?.downcast_ref(),
-        None => error.downcast_ref(),
-    })
+    sources(error).find_map(|error| error.downcast_ref())
 }
 
+/// The error and what is below it; what an `io::Error` wraps is not among its sources.
 fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (dyn StdError + 'static)> {
-    std::iter::successors(Some(error), |error| (**error).source())
+    std::iter::successors(Some(error), |error| match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        Some(inner) => Some(inner),
+        None => (**error).source(),
+    })
 }
 
 #[cfg(test)]

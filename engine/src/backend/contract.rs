@@ -1,0 +1,427 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! What every backend keeps to, as a suite that runs against any of them.
+//!
+//! A [`Fixture`] prepares secrets the way an administrator would; the cases then use nothing but the trait. What a backend does
+//! not have (leases, versions by number, a login) its fixture answers with `None`, and the case that would need it
+//! checks nothing. [`backend_contract!`](crate::backend_contract) makes one test of each case.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use async_trait::async_trait;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use futures_util::future::join_all;
+
+use crate::backend::{Backend, BackendError, BackendErrorKind, Identity, Session};
+use crate::keep::HeapKeep;
+use crate::names::{Namespace, NodeName, PodName, PodUid, ServiceAccountName};
+use crate::policy::{self, Allow, Glob, Grant, SecretPattern};
+use crate::secret::{Secret, SecretBytes};
+use crate::secret_ref::{SecretPath, SecretRef};
+use crate::token::{Token, Tokens};
+use crate::workload::{Caller, Workload};
+
+/// A value that must turn up nowhere but in a secret's bytes.
+pub const CANARY: &str = "canary-value-7Gq2xWzK";
+
+/// What a test prepares around a backend.
+#[async_trait]
+pub trait Fixture: Send + Sync {
+    /// The backend under test; it accepts [`workload`] and lets it read whatever [`Fixture::write`] wrote.
+    fn backend(&self) -> &dyn Backend;
+
+    /// Backends that differ from it in one of the parts of an identity: name, mount, role, audience.
+    fn variations(&self) -> Vec<Box<dyn Backend>>;
+
+    /// A token that the backend accepts for this workload; `None` where it wants none.
+    async fn token(&self, workload: &Workload) -> Option<String>;
+
+    /// Writes a secret, or a new version of it, and answers the path that users write for it.
+    async fn write(&self, name: &str, values: &[(&str, &str)]) -> String;
+
+    /// Deletes a secret.
+    async fn delete(&self, name: &str);
+
+    /// A path that the backend itself refuses to [`workload`].
+    async fn denied(&self) -> Option<String>;
+
+    /// A path whose answers come with a lease.
+    async fn leased(&self) -> Option<(String, BTreeMap<String, String>)>;
+
+    /// A path whose answers say when they end, without a lease.
+    async fn expiring(&self) -> Option<(String, BTreeMap<String, String>)>;
+
+    /// Whether a secret's versions are numbered from 1 and can be asked for.
+    fn numbered(&self) -> bool;
+
+    /// Makes the backend ask for fewer requests from now on, and for none before so many whole seconds.
+    async fn throttle(&self) -> Option<Duration>;
+}
+
+/// The workload that a fixture's backend accepts.
+///
+/// # Panics
+/// Never: the names are valid.
+pub fn workload() -> Workload {
+    named("payments", "app")
+}
+
+/// A workload that a fixture's backend does not know.
+///
+/// # Panics
+/// Never: the names are valid.
+pub fn stranger() -> Workload {
+    named("elsewhere", "nobody")
+}
+
+fn named(namespace: &str, service_account: &str) -> Workload {
+    Workload {
+        namespace: Namespace::parse(namespace).expect("a namespace"),
+        service_account: ServiceAccountName::parse(service_account).expect("a service account"),
+        pod: PodName::parse("app-0").expect("a pod"),
+        pod_uid: PodUid::parse("11111111-2222-3333-4444-555555555555").expect("a pod's uid"),
+        node: NodeName::parse("node-1").expect("a node"),
+    }
+}
+
+/// A token as kubelet would bring it, with nothing behind its signature.
+pub fn unsigned_token(workload: &Workload, service_account_uid: &str) -> String {
+    let Workload { namespace, service_account, pod, pod_uid, .. } = workload;
+    let claims = format!(
+        r#"{{"kubernetes.io":{{"namespace":"{namespace}","serviceaccount":{{"name":"{service_account}","uid":"{service_account_uid}"}},"pod":{{"name":"{pod}","uid":"{pod_uid}"}}}}}}"#
+    );
+    format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(claims))
+}
+
+/// The token as the product has it.
+///
+/// # Panics
+/// Where `text` is not what kubelet could send.
+pub fn parse_token(text: &str) -> Arc<Token> {
+    let json = format!(r#"{{"a":{{"token":"{text}","expirationTimestamp":"2100-01-01T00:00:00Z"}}}}"#);
+    let tokens = Tokens::parse(&SecretBytes::from(json.as_bytes()), &HeapKeep).expect("a token");
+    Arc::clone(tokens.get(&crate::token::Audience::new("a"), SystemTime::UNIX_EPOCH).expect("the token"))
+}
+
+/// A grant for what a class that allows everything lets one ask.
+///
+/// # Panics
+/// Where the path is not one of the backend's.
+pub fn grant(backend: &dyn Backend, path: &str, version: Option<u64>, args: BTreeMap<String, String>) -> Grant {
+    let reference =
+        SecretRef { backend: backend.name().clone(), path: SecretPath::parse(path).expect("a path"), version, args };
+    let allow = Allow {
+        namespaces: vec![Glob::parse("*")],
+        service_accounts: vec![Glob::parse("*")],
+        secrets: vec![SecretPattern::parse("*", backend).expect("a pattern")],
+        role: None,
+    };
+    policy::authorise(backend, &[allow], &workload(), &reference).expect("everything is allowed")
+}
+
+async fn open(fixture: &dyn Fixture, workload: &Workload) -> Result<(Box<dyn Session>, Identity), BackendError> {
+    let token = fixture.token(workload).await.map(|text| parse_token(&text));
+    let caller = Caller { workload, token: token.as_deref() };
+    let identity = fixture.backend().identity(&caller, None).expect("an identity");
+    Ok((fixture.backend().open(&caller, &identity).await?, identity))
+}
+
+async fn session(fixture: &dyn Fixture) -> Box<dyn Session> {
+    open(fixture, &workload()).await.expect("a login").0
+}
+
+fn newest(fixture: &dyn Fixture, path: &str) -> Grant {
+    grant(fixture.backend(), path, None, BTreeMap::new())
+}
+
+fn text<'a>(secret: &'a Secret, key: &str) -> &'a str {
+    std::str::from_utf8(secret.values[key].bytes.expose()).expect("text")
+}
+
+fn kind<T>(answer: Result<T, BackendError>) -> BackendErrorKind {
+    answer.err().expect("a failure").kind
+}
+
+/// What was written is what is read.
+pub async fn a_secret_reads_back_as_it_was_written(fixture: &dyn Fixture) {
+    let path = fixture.write("db", &[("user", "app"), ("password", "a\nb\"c ä"), ("empty", "")]).await;
+    let session = session(fixture).await;
+    let secret = session.fetch(&newest(fixture, &path)).await.expect("the secret");
+    assert_eq!(secret.values.keys().collect::<Vec<_>>(), ["empty", "password", "user"]);
+    assert_eq!((text(&secret, "user"), text(&secret, "password"), text(&secret, "empty")), ("app", "a\nb\"c ä", ""));
+}
+
+/// A login says that it took place and where.
+pub async fn a_login_says_where_it_was_made(fixture: &dyn Fixture) {
+    let session = session(fixture).await;
+    let login = session.login();
+    assert_eq!(login.performed, fixture.backend().audience().is_some());
+    if login.performed {
+        assert!(!login.method.is_empty());
+        assert!(login.endpoint.is_some());
+    }
+    fixture.backend().probe().await.expect("it is there");
+}
+
+/// Nobody logs in whom the backend does not know.
+pub async fn a_caller_it_does_not_know_is_not_logged_in(fixture: &dyn Fixture) {
+    if fixture.backend().audience().is_none() {
+        return;
+    }
+    assert_eq!(kind(open(fixture, &stranger()).await), BackendErrorKind::Unauthenticated);
+    let workload = workload();
+    let caller = Caller { workload: &workload, token: None };
+    let identity = fixture.backend().identity(&caller, None).expect("an identity");
+    let without = fixture.backend().open(&caller, &identity).await;
+    assert_eq!(kind(without), BackendErrorKind::Unauthenticated, "without a token");
+}
+
+/// What is not there is not found.
+pub async fn a_missing_secret_is_not_found(fixture: &dyn Fixture) {
+    let path = fixture.write("db", &[("a", "b")]).await;
+    let session = session(fixture).await;
+    let missing = format!("{path}-missing");
+    assert_eq!(kind(session.fetch(&newest(fixture, &missing)).await), BackendErrorKind::NotFound);
+}
+
+/// What was deleted is not found, by reading and by asking for its version.
+pub async fn a_deleted_secret_is_not_found(fixture: &dyn Fixture) {
+    let path = fixture.write("db", &[("a", "b")]).await;
+    let session = session(fixture).await;
+    session.fetch(&newest(fixture, &path)).await.expect("before");
+    fixture.delete("db").await;
+    assert_eq!(kind(session.fetch(&newest(fixture, &path)).await), BackendErrorKind::NotFound);
+    match session.version(&newest(fixture, &path)).await {
+        Ok(None) => {}
+        answer => assert_eq!(kind(answer), BackendErrorKind::NotFound),
+    }
+}
+
+/// The backend's own refusal is told apart from absence.
+pub async fn a_refusal_is_told_apart_from_absence(fixture: &dyn Fixture) {
+    let Some(path) = fixture.denied().await else { return };
+    let session = session(fixture).await;
+    assert_eq!(kind(session.fetch(&newest(fixture, &path)).await), BackendErrorKind::Denied);
+}
+
+/// The version changes with a write and with nothing else, however it is asked for.
+pub async fn a_version_changes_with_a_write_and_only_then(fixture: &dyn Fixture) {
+    let path = fixture.write("db", &[("a", "1")]).await;
+    let session = session(fixture).await;
+    let newest = newest(fixture, &path);
+    let mut seen = Vec::new();
+    for value in ["2", "3"] {
+        let fetched = session.fetch(&newest).await.expect("the secret").version;
+        assert_eq!(session.fetch(&newest).await.expect("again").version, fetched);
+        if let Some(version) = session.version(&newest).await.expect("its version") {
+            assert_eq!(Some(version), fetched, "asked for and fetched");
+        }
+        assert!(fetched.is_none() || !seen.contains(&fetched), "a version came back");
+        seen.push(fetched);
+        fixture.write("db", &[("a", value)]).await;
+    }
+}
+
+/// A fixed version keeps its values.
+pub async fn a_fixed_version_keeps_its_values(fixture: &dyn Fixture) {
+    if !fixture.numbered() {
+        return;
+    }
+    fixture.write("db", &[("a", "old")]).await;
+    let path = fixture.write("db", &[("a", "new")]).await;
+    let session = session(fixture).await;
+    let at = |version| grant(fixture.backend(), &path, Some(version), BTreeMap::new());
+    for (version, value) in [(1, "old"), (2, "new")] {
+        let secret = session.fetch(&at(version)).await.expect("the version");
+        assert_eq!(text(&secret, "a"), value);
+        assert_eq!(secret.version.as_ref().expect("a number").as_str(), version.to_string());
+        if let Some(found) = session.version(&at(version)).await.expect("its version") {
+            assert_eq!(Some(found), secret.version);
+        }
+    }
+    assert_eq!(kind(session.fetch(&at(3)).await), BackendErrorKind::NotFound);
+}
+
+/// A lease comes with its id, its length and whether it can be renewed; each answer has its own.
+pub async fn a_lease_comes_with_its_id_and_its_end(fixture: &dyn Fixture) {
+    let Some((path, args)) = fixture.leased().await else { return };
+    let session = session(fixture).await;
+    let granted = grant(fixture.backend(), &path, None, args);
+    let first = session.fetch(&granted).await.expect("a leased secret").lease.expect("a lease");
+    let second = session.fetch(&granted).await.expect("another").lease.expect("a lease");
+    assert!(!first.id.is_empty() && first.duration > Duration::ZERO);
+    assert!(first.id.expose() != second.id.expose(), "two answers, two leases");
+}
+
+/// A secret that ends says when.
+pub async fn a_secret_that_ends_says_when(fixture: &dyn Fixture) {
+    let Some((path, args)) = fixture.expiring().await else { return };
+    let session = session(fixture).await;
+    let secret = session.fetch(&grant(fixture.backend(), &path, None, args)).await.expect("a secret with an end");
+    assert!(secret.expires_at.expect("an end") > SystemTime::now());
+}
+
+/// A wish for fewer requests reaches the caller with its time.
+pub async fn a_wish_for_fewer_requests_carries_its_time(fixture: &dyn Fixture) {
+    let path = fixture.write("db", &[("a", "b")]).await;
+    let session = session(fixture).await;
+    let Some(after) = fixture.throttle().await else { return };
+    let mut last = None;
+    // A real server throttles by rate: one of many requests is the first too many.
+    for _ in 0..200 {
+        if let Err(error) = session.fetch(&newest(fixture, &path)).await {
+            last = Some(error);
+            break;
+        }
+    }
+    let error = last.expect("a throttled request");
+    assert_eq!(error.kind, BackendErrorKind::Throttled);
+    let wish = error.retry_after.expect("a time");
+    assert!(wish > Duration::ZERO && wish <= after, "{wish:?} of {after:?}");
+}
+
+/// Two callers have one identity only if the backend cannot tell them apart.
+pub async fn an_identity_differs_if_any_part_of_it_does(fixture: &dyn Fixture) {
+    let identity = |backend: &dyn Backend, namespace: &str, account: &str, uid: &str| {
+        let workload = named(namespace, account);
+        let token = backend.audience().map(|_| parse_token(&unsigned_token(&workload, uid)));
+        backend.identity(&Caller { workload: &workload, token: token.as_deref() }, None).expect("an identity")
+    };
+    let backend = fixture.backend();
+    let usual = identity(backend, "payments", "app", "uid-1");
+    assert_eq!(usual, identity(backend, "payments", "app", "uid-1"), "the same caller twice");
+    let mut all = vec![usual];
+    if backend.audience().is_some() {
+        all.push(identity(backend, "other", "app", "uid-1"));
+        all.push(identity(backend, "payments", "other", "uid-1"));
+        all.push(identity(backend, "payments", "app", "uid-2"));
+    }
+    all.extend(fixture.variations().iter().map(|backend| identity(backend.as_ref(), "payments", "app", "uid-1")));
+    for (index, one) in all.iter().enumerate() {
+        assert!(!all[..index].contains(one), "{one:?} stands for two");
+    }
+}
+
+/// A batch answers in the order of its questions, and one failure leaves the others alone.
+pub async fn a_batch_answers_each_question_in_its_place(fixture: &dyn Fixture) {
+    let first = fixture.write("one", &[("a", "1")]).await;
+    let second = fixture.write("two", &[("a", "2")]).await;
+    let session = session(fixture).await;
+    let missing = newest(fixture, &format!("{first}-missing"));
+    let (first, second) = (newest(fixture, &first), newest(fixture, &second));
+    let answers = session.fetch_batch(&[&second, &missing, &first]).await;
+    let answers: Vec<_> = answers
+        .iter()
+        .map(|answer| answer.as_ref().map(|secret| text(secret, "a")).map_err(|error| error.kind))
+        .collect();
+    assert_eq!(answers, [Ok("2"), Err(BackendErrorKind::NotFound), Ok("1")]);
+    assert!(session.batch_size() >= 1);
+}
+
+/// Questions side by side get their own answers.
+pub async fn questions_side_by_side_get_their_own_answers(fixture: &dyn Fixture) {
+    let mut grants = Vec::new();
+    for number in 0..12 {
+        let path = fixture.write(&format!("n{number}"), &[("a", &number.to_string())]).await;
+        grants.push(newest(fixture, &path));
+    }
+    let session = session(fixture).await;
+    let answers = join_all(grants.iter().map(|grant| session.fetch(grant))).await;
+    for (number, answer) in answers.into_iter().enumerate() {
+        assert_eq!(text(&answer.expect("an answer"), "a"), number.to_string());
+    }
+}
+
+/// A pattern that is written as a path is written fits that path, and policy is asked about what is sent.
+pub async fn a_pattern_fits_the_path_it_was_written_for(fixture: &dyn Fixture) {
+    let path = fixture.write("db", &[("a", "b")]).await;
+    let backend = fixture.backend();
+    let wire = newest(fixture, &path).path().clone();
+    let folder = path.rsplit_once('/').map_or("*".to_owned(), |(folder, _)| format!("{folder}/*"));
+    for pattern in [path.clone(), folder] {
+        assert!(SecretPattern::parse(&pattern, backend).expect("a pattern").matches(&wire), "{pattern}");
+    }
+    for pattern in [format!("{path}x"), format!("{path}/*")] {
+        assert!(!SecretPattern::parse(&pattern, backend).expect("a pattern").matches(&wire), "{pattern}");
+    }
+}
+
+/// Nothing that can be printed holds a value or a token.
+pub async fn nothing_printable_holds_a_secret(fixture: &dyn Fixture) {
+    let path = fixture.write("db", &[("a", CANARY)]).await;
+    let (session, identity) = open(fixture, &workload()).await.expect("a login");
+    let newest_grant = newest(fixture, &path);
+    let secret = session.fetch(&newest_grant).await.expect("the secret");
+    let mut printed = vec![
+        show(session.login()),
+        show(&identity),
+        show(&newest_grant),
+        show(&secret.version),
+        show(&secret.request_id),
+        show(&session.version(&newest_grant).await.ok()),
+    ];
+    let mut failures = vec![
+        session.fetch(&newest(fixture, &format!("{path}-missing"))).await.err(),
+        open(fixture, &stranger()).await.err(),
+    ];
+    if let Some(denied) = fixture.denied().await {
+        failures.push(session.fetch(&newest(fixture, &denied)).await.err());
+    }
+    fixture.delete("db").await;
+    failures.push(session.fetch(&newest_grant).await.err());
+    for error in failures.into_iter().flatten() {
+        printed.extend([show(&error), error.to_string()]);
+        let error = error.into_error(fixture.backend().name(), "a secret");
+        printed.extend([show(&error), error.to_string()]);
+    }
+    let tokens = [fixture.token(&workload()).await, fixture.token(&stranger()).await];
+    for text in printed {
+        assert!(!text.contains(CANARY), "a value is printed: {text}");
+        for token in tokens.iter().flatten() {
+            // The signature is what makes a token one; the suite's own tokens have none worth the name.
+            let signature = token.rsplit('.').next().filter(|signature| signature.len() > 8);
+            assert!(!text.contains(signature.unwrap_or(token)), "a token is printed: {text}");
+        }
+    }
+}
+
+fn show(value: &impl Debug) -> String {
+    format!("{value:?}")
+}
+
+/// Makes a test of each case; the expression is a future of the fixture, and is evaluated anew for each.
+#[macro_export]
+macro_rules! backend_contract {
+    ($fixture:expr) => {
+        $crate::backend_contract! { $fixture;
+            a_secret_reads_back_as_it_was_written
+            a_login_says_where_it_was_made
+            a_caller_it_does_not_know_is_not_logged_in
+            a_missing_secret_is_not_found
+            a_deleted_secret_is_not_found
+            a_refusal_is_told_apart_from_absence
+            a_version_changes_with_a_write_and_only_then
+            a_fixed_version_keeps_its_values
+            a_lease_comes_with_its_id_and_its_end
+            a_secret_that_ends_says_when
+            a_wish_for_fewer_requests_carries_its_time
+            an_identity_differs_if_any_part_of_it_does
+            a_batch_answers_each_question_in_its_place
+            questions_side_by_side_get_their_own_answers
+            a_pattern_fits_the_path_it_was_written_for
+            nothing_printable_holds_a_secret
+        }
+    };
+    ($fixture:expr; $($case:ident)+) => {$(
+        #[tokio::test]
+        async fn $case() {
+            let fixture = $fixture.await;
+            $crate::backend::contract::$case(&fixture).await;
+        }
+    )+};
+}

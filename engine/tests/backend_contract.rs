@@ -1,0 +1,171 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! The contract suite on the fake, and on the vault backend against a stand-in of the server's API.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+#[path = "stand_in/vault.rs"]
+mod vault_stand_in;
+
+mod fake {
+    use std::collections::BTreeMap;
+    use std::time::{Duration, SystemTime};
+
+    use async_trait::async_trait;
+    use evanesce_engine::backend::contract::{self, Fixture};
+    use evanesce_engine::backend::fake::FakeBackend;
+    use evanesce_engine::backend::{Backend, BackendErrorKind};
+    use evanesce_engine::workload::Workload;
+
+    struct Fake(FakeBackend);
+
+    impl Fake {
+        async fn start() -> Self {
+            let backend = FakeBackend::new("fake");
+            let stranger = contract::stranger();
+            backend.refuse_login(&stranger.namespace, &stranger.service_account);
+            Self(backend)
+        }
+    }
+
+    #[async_trait]
+    impl Fixture for Fake {
+        fn backend(&self) -> &dyn Backend {
+            &self.0
+        }
+
+        fn variations(&self) -> Vec<Box<dyn Backend>> {
+            vec![
+                Box::new(FakeBackend::new("other")),
+                Box::new(self.0.with_mount("other")),
+                Box::new(self.0.with_role("other")),
+                Box::new(self.0.with_audience(Some("other"))),
+            ]
+        }
+
+        async fn token(&self, workload: &Workload) -> Option<String> {
+            Some(contract::unsigned_token(workload, "uid-1"))
+        }
+
+        async fn write(&self, name: &str, values: &[(&str, &str)]) -> String {
+            let path = format!("things/{name}");
+            self.0.put(&path, values);
+            path
+        }
+
+        async fn delete(&self, name: &str) {
+            self.0.delete(&format!("things/{name}"));
+        }
+
+        async fn denied(&self) -> Option<String> {
+            self.0.deny("things/denied");
+            Some("things/denied".into())
+        }
+
+        async fn leased(&self) -> Option<(String, BTreeMap<String, String>)> {
+            self.0.put("things/leased", &[("a", "b")]);
+            self.0.lease("things/leased", Duration::from_secs(60));
+            Some(("things/leased".into(), BTreeMap::new()))
+        }
+
+        async fn expiring(&self) -> Option<(String, BTreeMap<String, String>)> {
+            self.0.put("things/expiring", &[("a", "b")]);
+            self.0.expire("things/expiring", SystemTime::now() + Duration::from_secs(60));
+            Some(("things/expiring".into(), BTreeMap::new()))
+        }
+
+        fn numbered(&self) -> bool {
+            true
+        }
+
+        async fn throttle(&self) -> Option<Duration> {
+            let after = Duration::from_secs(7);
+            self.0.fail(BackendErrorKind::Throttled, Some(after));
+            Some(after)
+        }
+    }
+
+    evanesce_engine::backend_contract!(Fake::start());
+}
+
+mod vault {
+    use std::collections::BTreeMap;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use evanesce_engine::backend::Backend;
+    use evanesce_engine::backend::contract::{self, Fixture};
+    use evanesce_engine::backend::vault::VaultBackend;
+    use evanesce_engine::workload::Workload;
+
+    use crate::vault_stand_in::{Settings, StandIn};
+
+    struct Vault {
+        server: StandIn,
+        backend: VaultBackend,
+    }
+
+    impl Vault {
+        async fn start() -> Self {
+            let server = StandIn::start().await;
+            let backend = server.backend(&Settings::default());
+            Self { server, backend }
+        }
+    }
+
+    #[async_trait]
+    impl Fixture for Vault {
+        fn backend(&self) -> &dyn Backend {
+            &self.backend
+        }
+
+        fn variations(&self) -> Vec<Box<dyn Backend>> {
+            let usual = Settings::default;
+            [
+                Settings { name: "other", ..usual() },
+                Settings { mount: "other", ..usual() },
+                Settings { role: "other", ..usual() },
+                Settings { audience: "other", ..usual() },
+            ]
+            .map(|settings| Box::new(self.server.backend(&settings)) as Box<dyn Backend>)
+            .into()
+        }
+
+        async fn token(&self, workload: &Workload) -> Option<String> {
+            Some(contract::unsigned_token(workload, "uid-1"))
+        }
+
+        async fn write(&self, name: &str, values: &[(&str, &str)]) -> String {
+            self.server.put(&format!("payments/{name}"), values);
+            format!("kv/payments/{name}")
+        }
+
+        async fn delete(&self, name: &str) {
+            self.server.delete(&format!("payments/{name}"));
+        }
+
+        async fn denied(&self) -> Option<String> {
+            Some("kv/denied".into())
+        }
+
+        async fn leased(&self) -> Option<(String, BTreeMap<String, String>)> {
+            Some(("database/creds/app".into(), BTreeMap::new()))
+        }
+
+        async fn expiring(&self) -> Option<(String, BTreeMap<String, String>)> {
+            Some(("pki/issue/web".into(), [("common_name".to_owned(), "web.example".to_owned())].into()))
+        }
+
+        fn numbered(&self) -> bool {
+            true
+        }
+
+        async fn throttle(&self) -> Option<Duration> {
+            self.server.always(429, &[("retry-after", "7")], "");
+            Some(Duration::from_secs(7))
+        }
+    }
+
+    evanesce_engine::backend_contract!(Vault::start());
+}
