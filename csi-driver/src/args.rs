@@ -39,8 +39,8 @@ pub struct Args {
     pub pods_dir: PathBuf,
 
     /// A directory of YAML files with backends and volume classes.
-    #[arg(long, env = "EVANESCE_CLASSES_DIR", value_parser = absolute)]
-    pub classes_dir: Option<PathBuf>,
+    #[arg(long, env = "EVANESCE_CLASSES_DIR", default_value = "/etc/evanesce/classes", value_parser = absolute)]
+    pub classes_dir: PathBuf,
 
     /// A directory of files that only root may read: tokens, private keys, an age identity.
     #[arg(long, env = "EVANESCE_CREDENTIALS_DIR", value_parser = absolute)]

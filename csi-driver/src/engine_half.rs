@@ -2,14 +2,66 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! The half without privileges: talks to kubelet and to secret stores, sees secrets, may do nothing else.
+//!
+//! This file builds the parts and joins them; what they do is elsewhere.
 
+use std::error::Error as StdError;
+use std::io;
 use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
+use evanesce_engine::audit::log::{AuditLog, QUEUE};
+use evanesce_engine::audit::ocsf::Context;
+use evanesce_engine::audit::sink::{FileSink, Sink};
+use evanesce_engine::backend::registry::Registry;
+use evanesce_engine::class_dir::ClassDirectory;
+use evanesce_engine::class_source::ClassSource;
+use evanesce_engine::clock::{Clock, SystemClock};
+use evanesce_engine::credentials::CredentialFiles;
+use evanesce_engine::deliver::Deliverer;
+use evanesce_engine::keep::Keep;
+use evanesce_engine::names::NodeName;
+use evanesce_engine::projection::DigestKey;
+use evanesce_proto::csi::identity_server::IdentityServer;
+use evanesce_proto::csi::node_server::NodeServer;
+use evanesce_proto::registration::registration_server::RegistrationServer;
+use evanesce_runtime::arena::{Arena, ArenaError, ArenaKind};
+use evanesce_runtime::http;
+use evanesce_runtime::ready::Readiness;
 use evanesce_runtime::telemetry;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tonic::transport::Server;
+use tracing::{error, info, warn};
 
+use crate::adoption;
+use crate::budget::Budget;
 use crate::confine;
+use crate::keeping::{ArenaKeep, WardenFiles};
+use crate::metrics::{Memory, Metrics, Scraped};
+use crate::mounts::Mounts;
+use crate::plugin::Plugin;
+use crate::probe;
+use crate::protocol::{AuditChoice, EngineConfig};
+use crate::refresher;
 use crate::role::{self, Role};
+use crate::server;
+use crate::service::identity::IdentityService;
+use crate::service::node::NodeService;
+use crate::service::registration::RegistrationService;
+use crate::volumes::Volumes;
 use crate::warden_client::{Start, WardenClient};
+
+/// Protected memory for tokens and credentials: a thousand pods with a token of two kilobytes each fit.
+const ARENA: usize = 4 << 20;
+/// Below this much there is no use in starting.
+const SMALLEST_ARENA: usize = 64 << 10;
+/// What a drain waits for, below the warden's own limit.
+const DRAIN: Duration = Duration::from_secs(15);
+/// What the end waits for the audit's disk.
+const FLUSH: Duration = Duration::from_secs(2);
 
 /// The engine half's process; its argument is the launcher's pid, its standard input the channel to the warden.
 pub fn main() -> ExitCode {
@@ -22,18 +74,195 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run() -> Result<(), Box<dyn std::error::Error>> {
+fn run() -> Result<(), Box<dyn StdError>> {
     let launcher = std::env::args().nth(1).ok_or("started by hand: start evanesce-csi")?.parse()?;
     confine::engine_half(launcher)?;
     let start = Start::from_stdin()?;
     telemetry::init(start.config.log_format.into(), &start.config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    runtime.block_on(async {
-        let warden = WardenClient::new(start.channel)?;
-        tokio::select! {
-            () = warden.draining() => {}
-            () = warden.gone() => {}
+    runtime.block_on(serve(start))
+}
+
+/// Runs until the warden asks for a drain, is gone, or something this half cannot do without fails.
+async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
+    let Start { config, digest_key, csi, registration, audit, channel } = start;
+    let warden = WardenClient::new(channel)?;
+    let arena = open_arena()?;
+    let node = NodeName::parse(&config.node_name)?;
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let log = Arc::new(start_audit(&config, &node, audit, Arc::clone(&clock))?);
+    let readiness = Readiness::new();
+    let classes_read = readiness.wait_for("classes");
+    let adopted = readiness.wait_for("adoption");
+
+    let (metrics, mut all) = Metrics::declare();
+    let metrics = Arc::new(metrics);
+    Metrics::node(&mut all, &config.reduced, memory(arena.kind()));
+    let volumes = Arc::new(Volumes::default());
+    let budget = Budget::new(config.limits.node_tmpfs, config.limits.namespace_tmpfs);
+    let (reserved, lost) = (Arc::clone(&budget), Arc::clone(&log));
+    Metrics::look_at(
+        &mut all,
+        Scraped {
+            volumes: Arc::clone(&volumes),
+            reserved: Box::new(move || reserved.reserved()),
+            audit_lost: Box::new(move || lost.lost()),
+        },
+    );
+
+    let classes: Arc<dyn ClassSource> = Arc::new(ClassDirectory::watch(&config.classes_dir)?);
+    let credentials: Arc<dyn CredentialFiles> = Arc::new(WardenFiles::new(warden.clone(), arena.clone()));
+    let deliverer = Deliverer {
+        backends: Arc::new(Registry::new(Arc::clone(&classes), credentials)),
+        classes: Arc::clone(&classes),
+        auditor: Arc::clone(&log) as _,
+        clock,
+        digests: DigestKey::new(digest_key.as_bytes()),
+        limit: config.first_delivery_timeout,
+    };
+    let mounts: Arc<dyn Mounts> = Arc::new(warden.clone());
+    let plugin = Arc::new(Plugin {
+        deliverer,
+        mounts,
+        budget,
+        volumes,
+        deadlines: Default::default(),
+        metrics: Arc::clone(&metrics),
+        tasks: TaskTracker::new(),
+    });
+    // Before the first call: a republish must find what is there.
+    adoption::adopt(&plugin).await?;
+    adopted.ready();
+    tokio::spawn(async move {
+        let mut changes = classes.changes();
+        if changes.wait_for(|seen| *seen > 0).await.is_ok() {
+            classes_read.ready();
         }
-        Ok(())
-    })
+    });
+
+    let stop = CancellationToken::new();
+    let loops = TaskTracker::new();
+    loops.spawn(refresher::run(Arc::clone(&plugin), stop.clone()));
+    serve_http(&config, &warden, &readiness, Arc::new(all), &loops, &stop).await?;
+    let (refused, mut kubelet_refused) = mpsc::channel(1);
+    let identity = IdentityService { driver_name: config.driver_name.clone(), readiness: readiness.clone() };
+    let keep: Arc<dyn Keep> = Arc::new(ArenaKeep(arena));
+    let node = NodeService { plugin: Arc::clone(&plugin), node, keep };
+    let calls = Server::builder()
+        .add_service(IdentityServer::new(identity))
+        .add_service(NodeServer::new(node))
+        .serve_with_incoming_shutdown(
+            server::from_root(server::listener(csi)?, Arc::clone(&metrics)),
+            stop.clone().cancelled_owned(),
+        );
+    let registration_service = RegistrationService {
+        driver_name: config.driver_name.clone(),
+        endpoint: config.kubelet_csi_socket.clone(),
+        refused,
+    };
+    let registrations =
+        Server::builder().add_service(RegistrationServer::new(registration_service)).serve_with_incoming_shutdown(
+            server::from_root(server::listener(registration)?, metrics),
+            stop.clone().cancelled_owned(),
+        );
+    let (mut calls, registrations) = (tokio::spawn(calls), loops.spawn(registrations));
+    info!(node = config.node_name, driver = config.driver_name, "ready for kubelet");
+
+    let end = tokio::select! {
+        () = warden.draining() => Ok(()),
+        () = warden.gone() => Err("the warden is gone".into()),
+        Some(why) = kubelet_refused.recv() => Err(format!("kubelet refused the driver: {why}").into()),
+        ended = &mut calls => Err(format!("the CSI server ended: {ended:?}").into()),
+    };
+    if end.is_ok() {
+        info!("draining");
+        stop.cancel();
+        let begun = async {
+            let _ = calls.await;
+            let _ = registrations.await;
+            loops.close();
+            loops.wait().await;
+        };
+        let graceful = tokio::time::timeout(DRAIN, begun).await.is_ok() && plugin.drain(DRAIN).await;
+        if !graceful {
+            warn!("drained firmly: something did not end in time");
+        }
+    }
+    if !tokio::task::spawn_blocking(move || log.close(FLUSH)).await.unwrap_or(false) {
+        error!("the audit log could not be written to its end");
+    }
+    end
+}
+
+/// As much protected memory as this process may lock.
+fn open_arena() -> Result<Arena, ArenaError> {
+    let mut size = ARENA;
+    loop {
+        match Arena::open(size) {
+            Err(ArenaError::LockLimit { .. }) if size > SMALLEST_ARENA => size /= 2,
+            Ok(arena) => {
+                if size < ARENA || arena.kind() != ArenaKind::SecretMemory {
+                    warn!(
+                        kind = arena.kind().as_str(),
+                        size,
+                        "protected memory is less than it could be: raise RLIMIT_MEMLOCK, or use a kernel with memfd_secret"
+                    );
+                }
+                return Ok(arena);
+            }
+            refused => return refused,
+        }
+    }
+}
+
+fn memory(kind: ArenaKind) -> Memory {
+    match kind {
+        ArenaKind::SecretMemory => Memory::Secret,
+        ArenaKind::LockedMemory => Memory::Locked,
+        ArenaKind::PlainMemory => Memory::Plain,
+    }
+}
+
+fn start_audit(
+    config: &EngineConfig,
+    node: &NodeName,
+    file: Option<std::os::fd::OwnedFd>,
+    clock: Arc<dyn Clock>,
+) -> io::Result<AuditLog> {
+    let context = Context {
+        node: node.clone(),
+        program: Role::Warden.name(),
+        version: env!("CARGO_PKG_VERSION"),
+        log_name: "evanesce-audit",
+        pid: std::process::id(),
+    };
+    let sinks: Vec<Box<dyn Sink>> = match (config.audit, file) {
+        (AuditChoice::Stdout, _) => vec![Box::new(FileSink::stdout()?)],
+        (AuditChoice::File, Some(file)) => vec![Box::new(FileSink::new(file.into()))],
+        (AuditChoice::File | AuditChoice::None, _) => Vec::new(),
+    };
+    AuditLog::start(context, sinks, QUEUE, clock)
+}
+
+/// Health, readiness and metrics. Liveness is our own Probe over a connection that the warden made, because this half may
+/// not connect to a socket of root's; so it asks both halves and the server between them.
+async fn serve_http(
+    config: &EngineConfig,
+    warden: &WardenClient,
+    readiness: &Readiness,
+    metrics: Arc<evanesce_runtime::metrics::Metrics>,
+    loops: &TaskTracker,
+    stop: &CancellationToken,
+) -> io::Result<()> {
+    let Some(address) = config.http_address else { return Ok(()) };
+    let listener = tokio::net::TcpListener::bind(address).await?;
+    let warden = warden.clone();
+    let router = http::router(move || probe::healthy(warden.clone()), readiness.clone(), metrics);
+    let stop = stop.clone();
+    loops.spawn(async move {
+        if let Err(error) = http::serve(listener, router, stop.cancelled_owned()).await {
+            error!(%error, "health and metrics are not served any more");
+        }
+    });
+    Ok(())
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::join_all;
+use futures_util::future::{FutureExt, join_all};
 use futures_util::stream::{self, StreamExt};
 
 use crate::audit::{Event, Outcome, Scope, Shown};
@@ -86,15 +86,15 @@ impl<'a> Fetch<'a> {
     /// # Errors
     /// The first failure in the order of the questions. Every question that was sent is audited, also beside a failure.
     pub async fn run(&self, known: Option<&[Shown]>) -> Result<Option<Answers>, Error> {
-        let logins = self.bursts.iter().map(|(identity, burst)| async move {
-            let session = self.log_in(identity, burst).await?;
-            Ok::<_, Error>((identity, burst, session))
-        });
-        let open = join_all(logins).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let logins = self.bursts.iter().map(|(identity, burst)| self.log_in(identity, burst).boxed());
+        let sessions = join_all(logins).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        let open = || {
+            self.bursts.iter().zip(&sessions).map(|((identity, burst), session)| (identity, burst, session.as_ref()))
+        };
         if let Some(known) = known {
             let mut same = true;
-            for (_, burst, session) in &open {
-                same = same && unchanged(burst, session.as_ref(), known).await?;
+            for (_, burst, session) in open() {
+                same = same && unchanged(burst, session, known).await?;
             }
             if same {
                 return Ok(None);
@@ -102,7 +102,7 @@ impl<'a> Fetch<'a> {
         }
         let mut answers = Answers::default();
         let mut failed = None;
-        let asked = open.iter().map(|(identity, burst, session)| self.ask(identity, burst, session.as_ref()));
+        let asked = open().map(|(identity, burst, session)| self.ask(identity, burst, session).boxed());
         for (grant, answer) in join_all(asked).await.into_iter().flatten() {
             match answer {
                 Ok(secret) => answers.add(grant, secret),
@@ -134,19 +134,30 @@ impl<'a> Fetch<'a> {
         session: &dyn Session,
     ) -> Vec<(&'b Grant, Result<Secret, Error>)> {
         let Limits { timeout, parallel } = burst.handle.limits;
-        let batches = burst.grants.chunks(session.batch_size().max(1)).map(|batch| async move {
-            let grants: Vec<&Grant> = batch.iter().collect();
-            let answers = match tokio::time::timeout(timeout, session.fetch_batch(&grants)).await {
-                Ok(answers) => answers,
-                Err(_) => grants.iter().map(|_| Err(late(timeout))).collect(),
-            };
-            let audited = |(grant, answer): (&'b Grant, Result<Secret, BackendError>)| {
-                self.audit(identity, session, grant, &answer);
-                (grant, answer.map_err(|error| error.into_error(&identity.backend, grant.reference().path.as_str())))
-            };
-            batch.iter().zip(answers).map(audited).collect::<Vec<_>>()
-        });
-        stream::iter(batches).buffered(parallel.max(1)).concat().await
+        let mut asked = Vec::new();
+        for batch in burst.grants.chunks(session.batch_size().max(1)) {
+            asked.push(self.ask_batch(identity, timeout, session, batch).boxed());
+        }
+        stream::iter(asked).buffered(parallel.max(1)).concat().await
+    }
+
+    async fn ask_batch<'b>(
+        &self,
+        identity: &Identity,
+        limit: Duration,
+        session: &dyn Session,
+        batch: &'b [Grant],
+    ) -> Vec<(&'b Grant, Result<Secret, Error>)> {
+        let grants: Vec<&Grant> = batch.iter().collect();
+        let answers = match tokio::time::timeout(limit, session.fetch_batch(&grants)).await {
+            Ok(answers) => answers,
+            Err(_) => grants.iter().map(|_| Err(late(limit))).collect(),
+        };
+        let audited = |(grant, answer): (&'b Grant, Result<Secret, BackendError>)| {
+            self.audit(identity, session, grant, &answer);
+            (grant, answer.map_err(|error| error.into_error(&identity.backend, grant.reference().path.as_str())))
+        };
+        batch.iter().zip(answers).map(audited).collect()
     }
 
     fn audit(&self, identity: &Identity, session: &dyn Session, grant: &Grant, answer: &Result<Secret, BackendError>) {

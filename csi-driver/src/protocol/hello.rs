@@ -75,8 +75,8 @@ pub struct EngineConfig {
     pub kubelet_csi_socket: PathBuf,
     /// The directory every target path lies beneath.
     pub pods_dir: PathBuf,
-    /// Where the volume classes and backends are written, if anywhere.
-    pub classes_dir: Option<PathBuf>,
+    /// Where the volume classes and backends are written.
+    pub classes_dir: PathBuf,
     /// Where metrics and health are served; `None` turns them off.
     pub http_address: Option<SocketAddr>,
     /// Where audit events go.

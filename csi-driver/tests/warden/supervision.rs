@@ -90,7 +90,7 @@ fn config(ground: &Ground) -> EngineConfig {
         node_name: "n".into(),
         kubelet_csi_socket: ground.path("csi/csi.sock"),
         pods_dir: ground.pods(),
-        classes_dir: None,
+        classes_dir: "/etc/evanesce/classes".into(),
         http_address: None,
         audit: AuditChoice::None,
         limits: Limits { node_tmpfs: CEILING, namespace_tmpfs: CEILING },

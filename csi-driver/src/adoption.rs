@@ -1,0 +1,83 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Volumes that an earlier engine half made: found by their records, taken over, never touched.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use evanesce_engine::error::Error;
+use evanesce_engine::generation::Generations;
+use evanesce_engine::spec::volume::Refresh;
+use evanesce_engine::token::Tokens;
+use tracing::{info, warn};
+
+use crate::plugin::Plugin;
+use crate::protocol::VolumeId;
+use crate::record::Record;
+use crate::tmpfs_target::numbers;
+use crate::volume::{State, Volume};
+use crate::volumes::Publish;
+
+/// Until its class is read again, a volume that is taken over is asked for at this rate.
+const UNTIL_READ: Refresh = Refresh { every: Duration::from_secs(60), jitter_percent: 50 };
+/// Old generations that were found stay this long: whoever made them may have promised as much to a reader.
+const KEEP_FOUND: Duration = Duration::from_secs(60);
+
+/// Takes over every volume that has a record. A record without a volume is dropped; one that cannot be read is left, with
+/// its volume, for the version that wrote it.
+///
+/// # Errors
+/// Only where the records cannot be listed at all.
+pub async fn adopt(plugin: &Arc<Plugin>) -> Result<usize, Error> {
+    let mut adopted = 0;
+    for (id, json) in plugin.mounts.records().await? {
+        match Record::from_json(&id, &json) {
+            Ok(record) => match take_over(plugin, &id, record).await {
+                Ok(true) => adopted += 1,
+                Ok(false) => warn!(volume_id = %id, "a record without a volume is dropped"),
+                Err(error) => {
+                    warn!(volume_id = %id, %error, detail = error.detail(), "a volume could not be taken over")
+                }
+            },
+            Err(error) => warn!(volume_id = %id, %error, detail = error.detail(), "a volume is left alone"),
+        }
+    }
+    info!(adopted, "volumes of an earlier engine half are taken over");
+    Ok(adopted)
+}
+
+async fn take_over(plugin: &Arc<Plugin>, id: &VolumeId, record: Record) -> Result<bool, Error> {
+    let Publish::First(claim) = plugin.volumes.publish(id)? else { return Ok(true) };
+    let Some(root) = plugin.mounts.adopt(id, &record.target).await? else {
+        plugin.mounts.drop_record(id).await?;
+        return Ok(false);
+    };
+    let generations = Arc::new(Generations::new(root));
+    let (shown, newest) = numbers(&generations).await?;
+    if shown.is_none() {
+        // Made and never shown: nobody can be reading it.
+        plugin.mounts.detach(id, &record.target).await?;
+        plugin.mounts.drop_record(id).await?;
+        return Ok(false);
+    }
+    let until = plugin.clock().monotonic() + KEEP_FOUND;
+    let old: VecDeque<_> = (1..=newest).filter(|number| Some(*number) != shown).map(|number| (number, until)).collect();
+    let subject = record.subject(id);
+    let state = State {
+        before: record.before,
+        retired: old,
+        size: plugin.budget.adopt(&subject.workload.namespace, record.size),
+        refresh: UNTIL_READ,
+        keep_previous: KEEP_FOUND,
+        failures: 0,
+        fresh: None,
+    };
+    let volume = Volume::new(id.clone(), record.target, subject, record.group, Tokens::default(), generations, state);
+    // Tokens are never written down: the first republish brings one, and with it the first refresh.
+    plugin.deadlines.refresh_in(id, UNTIL_READ, plugin.clock());
+    plugin.deadlines.wait_for_token(id);
+    claim.live(Arc::new(volume));
+    Ok(true)
+}

@@ -1,0 +1,229 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! What the engine half counts. Every name is declared here, once; `docs/reference/metrics.md` is generated from it.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use evanesce_engine::deliver::Delivered;
+use evanesce_engine::error::{Error, Kind};
+use evanesce_runtime::label;
+use evanesce_runtime::metrics::{self as declared, Counter, Gauge, Histogram, Label, Unit};
+
+use crate::protocol::{Reduced, VolumeId};
+use crate::volumes::Volumes;
+
+/// Upper bounds in seconds: from a republish, which only takes tokens, to kubelet's own deadline.
+const SECONDS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 120.0];
+
+label! {
+    /// Which call kubelet made.
+    pub enum Call("call") {
+        /// `NodePublishVolume`.
+        Publish = "publish",
+        /// `NodeUnpublishVolume`.
+        Unpublish = "unpublish",
+    }
+}
+
+label! {
+    /// How something ended.
+    pub enum Outcome("outcome") {
+        /// As it should.
+        Ok = "ok",
+        /// Nothing had changed.
+        Unchanged = "unchanged",
+        /// See [`Kind::Busy`].
+        Busy = "busy",
+        /// See [`Kind::Cancelled`].
+        Cancelled = "cancelled",
+        /// See [`Kind::Conflict`].
+        Conflict = "conflict",
+        /// See [`Kind::Exhausted`].
+        Exhausted = "exhausted",
+        /// See [`Kind::Internal`].
+        Internal = "internal",
+        /// See [`Kind::Invalid`].
+        Invalid = "invalid",
+        /// See [`Kind::Malformed`].
+        Malformed = "malformed",
+        /// See [`Kind::Missing`].
+        Missing = "missing",
+        /// See [`Kind::NotReady`].
+        NotReady = "not_ready",
+        /// See [`Kind::Refused`].
+        Refused = "refused",
+        /// See [`Kind::Throttled`].
+        Throttled = "throttled",
+        /// See [`Kind::TimedOut`].
+        TimedOut = "timed_out",
+        /// See [`Kind::Unauthenticated`].
+        Unauthenticated = "unauthenticated",
+        /// See [`Kind::Unavailable`].
+        Unavailable = "unavailable",
+    }
+}
+
+impl From<Kind> for Outcome {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Busy => Self::Busy,
+            Kind::Cancelled => Self::Cancelled,
+            Kind::Conflict => Self::Conflict,
+            Kind::Exhausted => Self::Exhausted,
+            Kind::Internal => Self::Internal,
+            Kind::Invalid => Self::Invalid,
+            Kind::Malformed => Self::Malformed,
+            Kind::Missing => Self::Missing,
+            Kind::NotReady => Self::NotReady,
+            Kind::Refused => Self::Refused,
+            Kind::Throttled => Self::Throttled,
+            Kind::TimedOut => Self::TimedOut,
+            Kind::Unauthenticated => Self::Unauthenticated,
+            Kind::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+label! {
+    /// A protection this node does not give.
+    pub enum Missing("protection") {
+        /// tmpfs pages may reach swap.
+        Swap = "swap",
+        /// The engine half has the warden's uid.
+        SingleUid = "single uid",
+        /// Files keep one owner.
+        FileOwners = "file owners",
+        /// A volume is attached privately for a moment first.
+        StagedAttach = "staged attach",
+        /// A seccomp filter is missing.
+        Seccomp = "seccomp",
+    }
+}
+
+label! {
+    /// What kept values live in.
+    pub enum Memory("memory") {
+        /// Pages that root cannot read.
+        Secret = "secret",
+        /// Pages that are not swapped or dumped.
+        Locked = "locked",
+        /// Ordinary pages.
+        Plain = "plain",
+    }
+}
+
+/// The engine half's metrics.
+pub struct Metrics {
+    calls: Counter<(Call, Outcome)>,
+    call_seconds: Histogram<(Call,)>,
+    refreshes: Counter<(Outcome,)>,
+    peers_refused: Counter<()>,
+    stale: Gauge<()>,
+    stale_volumes: Mutex<HashSet<VolumeId>>,
+}
+
+/// What scrapes look at.
+pub struct Scraped {
+    /// The volumes.
+    pub volumes: Arc<Volumes>,
+    /// Bytes of tmpfs that are reserved.
+    pub reserved: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Audit events that were lost.
+    pub audit_lost: Box<dyn Fn() -> u64 + Send + Sync>,
+}
+
+impl Metrics {
+    /// Declares the metrics, in their registry.
+    pub fn declare() -> (Self, declared::Metrics) {
+        let mut all = declared::Metrics::new("evanesce");
+        let metrics = Self {
+            calls: all.counter("csi_calls", "Calls of kubelet's, by how they ended"),
+            call_seconds: all.histogram("csi_call", "How long kubelet's calls took", Unit::Seconds, SECONDS),
+            refreshes: all.counter("refreshes", "Refreshes of live volumes, by how they ended"),
+            peers_refused: all.counter("peers_refused", "Connections of processes that are not root's, sent away"),
+            stale: all.gauge(
+                "volumes_stale",
+                "Volumes whose last refresh failed; their pods keep the last good files",
+                None,
+            ),
+            stale_volumes: Mutex::default(),
+        };
+        (metrics, all)
+    }
+
+    /// Declares what is only looked at when somebody scrapes.
+    pub fn look_at(all: &mut declared::Metrics, scraped: Scraped) {
+        let volumes = all.gauge::<()>("volumes", "Volumes that pods can read", None);
+        let reserved = all.gauge::<()>("tmpfs_reserved", "Memory that volumes may take", Some(Unit::Bytes));
+        let lost = all.gauge::<()>("audit_events_lost", "Audit events that could not be written since the start", None);
+        all.before_encode(move || {
+            volumes.set((), count(scraped.volumes.live().len() as u64));
+            reserved.set((), count((scraped.reserved)()));
+            lost.set((), count((scraped.audit_lost)()));
+        });
+    }
+
+    /// Declares what this node lacks and what it has.
+    pub fn node(all: &mut declared::Metrics, reduced: &[Reduced], memory: Memory) {
+        let lacks = all.gauge::<(Missing,)>(
+            "protection_missing",
+            "Protections that this node does not give: 1 where it lacks one",
+            None,
+        );
+        for missing in Missing::ALL {
+            let here = reduced.iter().any(|reduced| reduced.name() == missing.as_str());
+            lacks.set((*missing,), f64::from(u8::from(here)));
+        }
+        let has = all.gauge::<(Memory,)>("kept_memory_info", "What tokens and other kept values live in", None);
+        has.set((memory,), 1.0);
+    }
+
+    /// A call of kubelet's ended.
+    pub fn called<T>(&self, call: &str, result: &Result<T, Error>, took: Duration) {
+        let call = if call == "publish" { Call::Publish } else { Call::Unpublish };
+        let outcome = result.as_ref().err().map_or(Outcome::Ok, |error| error.kind().into());
+        self.calls.inc((call, outcome));
+        self.call_seconds.observe((call,), took.as_secs_f64());
+    }
+
+    /// A refresh ended.
+    pub fn refreshed(&self, result: &Result<Delivered, Error>) {
+        let outcome = match result {
+            Ok(Delivered { placed: Some(_), .. }) => Outcome::Ok,
+            Ok(Delivered { placed: None, .. }) => Outcome::Unchanged,
+            Err(error) => error.kind().into(),
+        };
+        self.refreshes.inc((outcome,));
+    }
+
+    /// A connection was sent away.
+    pub fn peer_refused(&self) {
+        self.peers_refused.inc(());
+    }
+
+    /// The volume's last refresh failed.
+    pub fn stale(&self, volume: &VolumeId) {
+        self.mark(|stale| stale.insert(volume.clone()));
+    }
+
+    /// The volume is up to date, or gone.
+    pub fn fresh(&self, volume: &VolumeId) {
+        self.mark(|stale| stale.remove(volume));
+    }
+
+    fn mark(&self, change: impl FnOnce(&mut HashSet<VolumeId>) -> bool) {
+        let mut stale = self.stale_volumes.lock().unwrap_or_else(PoisonError::into_inner);
+        if change(&mut stale) {
+            self.stale.set((), count(stale.len() as u64));
+        }
+    }
+}
+
+/// Counts are exact up to 2^53.
+fn count(number: u64) -> f64 {
+    number as f64
+}

@@ -1,0 +1,204 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! What the node plugin does: publish, unpublish, and answer for what it has.
+//!
+//! Each verb runs in a task of its own: when kubelet's deadline passes, tonic drops the call and the task goes on to its
+//! end, the retry hears `ABORTED` until it has, and the audit says what truly happened.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use evanesce_engine::audit::{Auditor, Event, Purpose};
+use evanesce_engine::clock::Clock;
+use evanesce_engine::deliver::{Deliverer, Request};
+use evanesce_engine::error::{Error, Kind};
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use crate::budget::Budget;
+use crate::metrics::Metrics;
+use crate::mounts::Mounts;
+use crate::protocol::{TargetPath, VolumeId};
+use crate::publish_request::PublishRequest;
+use crate::refresher::Deadlines;
+use crate::tmpfs_target::FirstTarget;
+use crate::volume::{State, Volume};
+use crate::volumes::{Claim, Publish, Volumes};
+
+/// The node plugin's parts.
+pub struct Plugin {
+    /// The straight line.
+    pub deliverer: Deliverer,
+    /// The warden.
+    pub mounts: Arc<dyn Mounts>,
+    /// The node's memory.
+    pub budget: Arc<Budget>,
+    /// What there is.
+    pub volumes: Arc<Volumes>,
+    /// When it is due.
+    pub deadlines: Deadlines,
+    /// What it counts.
+    pub metrics: Arc<Metrics>,
+    /// Work that a drain waits for.
+    pub tasks: TaskTracker,
+}
+
+impl Plugin {
+    /// Time.
+    pub fn clock(&self) -> &dyn Clock {
+        self.deliverer.clock.as_ref()
+    }
+
+    /// The audit.
+    pub fn auditor(&self) -> &dyn Auditor {
+        self.deliverer.auditor.as_ref()
+    }
+
+    /// Makes the volume visible in its pod, or takes the fresh tokens of one that is.
+    ///
+    /// # Errors
+    /// Whatever a first delivery says; [`Kind::Busy`] during another one or an unpublish; [`Kind::Conflict`] where the
+    /// volume is published with other parameters.
+    pub async fn publish(self: &Arc<Self>, request: PublishRequest) -> Result<(), Error> {
+        match self.volumes.publish(&request.volume)? {
+            Publish::Again(volume) => self.publish_again(&volume, request).await,
+            Publish::First(claim) => {
+                let plugin = Arc::clone(self);
+                let task = self.tasks.spawn(async move { plugin.publish_first(claim, request).await });
+                task.await.unwrap_or_else(|error| Err(lost(&error)))
+            }
+        }
+    }
+
+    /// Delivers. On failure nothing is left, so that a retry starts from nothing and can never find half a volume.
+    async fn publish_first(&self, claim: Claim, request: PublishRequest) -> Result<(), Error> {
+        let target = FirstTarget {
+            mounts: self.mounts.as_ref(),
+            budget: &self.budget,
+            request: &request,
+            made: Mutex::default(),
+        };
+        let delivery = Request {
+            subject: &request.subject,
+            purpose: Purpose::First,
+            tokens: &request.tokens,
+            group: request.group,
+            before: None,
+            target_path: request.target.as_str(),
+        };
+        let delivered = match self.deliverer.deliver(&delivery, &target).await {
+            Ok(delivered) => delivered,
+            Err(error) => {
+                self.clear(&request.volume, &request.target).await;
+                return Err(error);
+            }
+        };
+        let made = target.made.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let (generations, size) = made.ok_or_else(|| Error::internal("a delivered volume was not made"))?;
+        let state = State {
+            before: Some(delivered.before),
+            retired: Default::default(),
+            size,
+            refresh: delivered.spec.refresh,
+            keep_previous: delivered.spec.keep_previous,
+            failures: 0,
+            fresh: Some(self.clock().now()),
+        };
+        let PublishRequest { volume: id, target, subject, tokens, group } = request;
+        let volume = Arc::new(Volume::new(id, target, subject, group, tokens, generations, state));
+        self.remember(&volume, &*volume.state.lock().await).await;
+        self.deadlines.refresh_in(&volume.id, delivered.spec.refresh, self.clock());
+        info!(volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod, "volume is mounted");
+        claim.live(volume);
+        Ok(())
+    }
+
+    /// Undoes what a failed first delivery may have done. A delivery that failed before it touched anything costs two
+    /// questions here and needs no flag that could be wrong.
+    async fn clear(&self, volume: &VolumeId, target: &TargetPath) {
+        let cleared = match self.mounts.detach(volume, target).await {
+            Ok(()) => self.mounts.drop_record(volume).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = cleared {
+            warn!(volume_id = %volume, %error, detail = error.detail(), "what a failed delivery left could not be cleared; the retry begins with it");
+        }
+    }
+
+    /// Takes the tokens of a repeated request. Nothing here waits for a backend or for whoever holds the volume.
+    async fn publish_again(&self, volume: &Arc<Volume>, request: PublishRequest) -> Result<(), Error> {
+        volume.matches(&request)?;
+        request.tokens.check_holder(&request.subject.workload)?;
+        if !request.tokens.is_empty() {
+            volume.renew(request.tokens);
+            self.deadlines.token_arrived(&volume.id, self.clock());
+        }
+        // Somebody with root may have unmounted it. While a refresh or an unpublish holds the volume, it is theirs to see.
+        let Ok(_state) = volume.state.try_lock() else { return Ok(()) };
+        if !volume.is_leaving() && !self.mounts.is_attached(&volume.id, &volume.target).await? {
+            self.mounts.attach(&volume.id, &volume.target).await?;
+            warn!(volume_id = %volume.id, "volume was not mounted any more and is again");
+        }
+        Ok(())
+    }
+
+    /// Takes the volume from its pod. Done twice, it is done.
+    ///
+    /// # Errors
+    /// [`Kind::Busy`] during a first delivery or another unpublish; [`Kind::Invalid`] where the volume is elsewhere.
+    pub async fn unpublish(self: &Arc<Self>, id: VolumeId, target: TargetPath) -> Result<(), Error> {
+        if self.volumes.get(&id).is_some_and(|volume| volume.target != target) {
+            return Err(Error::invalid(format!("volume {id} is published at another target_path")));
+        }
+        let (volume, claim) = self.volumes.unpublish(&id)?;
+        let plugin = Arc::clone(self);
+        let task = self.tasks.spawn(async move {
+            let result = plugin.remove(volume, &id, &target).await;
+            drop(claim);
+            result
+        });
+        task.await.unwrap_or_else(|error| Err(lost(&error)))
+    }
+
+    async fn remove(&self, volume: Option<Arc<Volume>>, id: &VolumeId, target: &TargetPath) -> Result<(), Error> {
+        self.deadlines.forget(id);
+        // A refresh was told to stop; what it is doing beneath the volume's folder comes to its end first.
+        let _state = match &volume {
+            Some(volume) => Some(volume.state.lock().await),
+            None => None,
+        };
+        self.mounts.detach(id, target).await?;
+        self.mounts.drop_record(id).await?;
+        let subject = volume.as_ref().map(|volume| volume.subject.clone());
+        self.metrics.fresh(id);
+        if subject.is_some() {
+            info!(volume_id = %id, "volume is unmounted");
+            self.auditor().record(Event::Unmounted { subject, volume: id.to_string(), target: target.to_string() });
+        }
+        Ok(())
+    }
+
+    /// Writes what the next engine half has to know. A record that cannot be written costs that engine half a fetch,
+    /// not the pod its volume.
+    pub async fn remember(&self, volume: &Volume, state: &State) {
+        let written = match volume.record(state).to_json() {
+            Ok(record) => self.mounts.put_record(&volume.id, record).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            warn!(volume_id = %volume.id, %error, detail = error.detail(), "the volume's record is out of date");
+        }
+    }
+
+    /// Waits for what was begun, so long.
+    pub async fn drain(&self, limit: Duration) -> bool {
+        self.tasks.close();
+        tokio::time::timeout(limit, self.tasks.wait()).await.is_ok()
+    }
+}
+
+fn lost(error: &tokio::task::JoinError) -> Error {
+    let kind = if error.is_cancelled() { Kind::Cancelled } else { Kind::Internal };
+    Error::new(kind, "the operation did not come to its end; try again").with_detail(error.to_string())
+}

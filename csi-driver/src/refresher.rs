@@ -1,0 +1,261 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Keeps live volumes fresh: one loop that waits for the next deadline, and refreshes that never harm a running pod.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use evanesce_engine::audit::Purpose;
+use evanesce_engine::clock::Clock;
+use evanesce_engine::deliver::{Delivered, Request};
+use evanesce_engine::error::Error;
+use evanesce_engine::schedule::{Schedule, edited_after, refresh_after};
+use evanesce_engine::spec::volume::Refresh;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{Notify, Semaphore};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::plugin::Plugin;
+use crate::protocol::VolumeId;
+use crate::tmpfs_target::{RefreshTarget, remove};
+use crate::volume::{State, Volume};
+
+/// How many refreshes run side by side; deadlines are spread, so more is only needed after an outage, when fewer is kinder.
+const PARALLEL: usize = 16;
+/// A refresh that failed is tried again after this long, then twice as long, up to the volume's own period.
+const FIRST_RETRY: Duration = Duration::from_secs(10);
+
+/// What falls due.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+enum Due {
+    /// Ask the backends.
+    Refresh(VolumeId),
+    /// Remove generations that are not shown any more.
+    Sweep(VolumeId),
+}
+
+/// The node's deadlines, and a bell for the loop that waits for them.
+#[derive(Default)]
+pub struct Deadlines {
+    table: Mutex<Schedule<Due>>,
+    /// Volumes whose last refresh failed for want of a token.
+    waiting: Mutex<std::collections::HashSet<VolumeId>>,
+    changed: Notify,
+}
+
+impl Deadlines {
+    /// The volume is due after its period.
+    pub fn refresh_in(&self, volume: &VolumeId, refresh: Refresh, clock: &dyn Clock) {
+        self.at(Due::Refresh(volume.clone()), clock.monotonic() + refresh_after(refresh, random()));
+    }
+
+    /// The volume's class was edited: it is due soon.
+    fn edited(&self, volume: &VolumeId, refresh: Refresh, clock: &dyn Clock) {
+        let at = clock.monotonic() + edited_after(refresh, random());
+        self.table().sooner(Due::Refresh(volume.clone()), at);
+        self.changed.notify_one();
+    }
+
+    /// A token came for a volume: if it waited for one, it is due.
+    pub fn token_arrived(&self, volume: &VolumeId, clock: &dyn Clock) {
+        if self.waiting().remove(volume) {
+            self.at(Due::Refresh(volume.clone()), clock.monotonic());
+        }
+    }
+
+    /// The volume cannot be refreshed before a token comes.
+    pub fn wait_for_token(&self, volume: &VolumeId) {
+        self.waiting().insert(volume.clone());
+    }
+
+    /// Nothing of the volume is due any more.
+    pub fn forget(&self, volume: &VolumeId) {
+        let mut table = self.table();
+        table.remove(&Due::Refresh(volume.clone()));
+        table.remove(&Due::Sweep(volume.clone()));
+        drop(table);
+        self.waiting().remove(volume);
+    }
+
+    fn at(&self, due: Due, at: Instant) {
+        self.table().set(due, at);
+        self.changed.notify_one();
+    }
+
+    fn table(&self) -> MutexGuard<'_, Schedule<Due>> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, std::collections::HashSet<VolumeId>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Waits for deadlines and for edited classes until `stop`.
+pub async fn run(plugin: Arc<Plugin>, stop: CancellationToken) {
+    let permits = Arc::new(Semaphore::new(PARALLEL));
+    let mut classes = plugin.deliverer.classes.changes();
+    loop {
+        let next = plugin.deadlines.table().next();
+        let wait = async {
+            match next {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = wait => {}
+            () = plugin.deadlines.changed.notified() => continue,
+            changed = classes.changed() => {
+                if changed.is_err() {
+                    // The source is gone and with it the news; deadlines go on.
+                    classes = tokio::sync::watch::channel(0).1;
+                }
+                note_edits(&plugin);
+                continue;
+            }
+        }
+        let due = plugin.deadlines.table().due(plugin.clock().monotonic());
+        for due in due {
+            start(&plugin, &permits, due);
+        }
+    }
+}
+
+/// Makes volumes due whose classes are not those they were made from.
+fn note_edits(plugin: &Plugin) {
+    for volume in plugin.volumes.live() {
+        // A volume that is held notes the edit itself when it is done.
+        if let Ok(state) = volume.state.try_lock() {
+            note_edit(plugin, &volume, &state);
+        }
+    }
+}
+
+fn note_edit(plugin: &Plugin, volume: &Volume, state: &State) {
+    let Some(before) = &state.before else { return };
+    match plugin.deliverer.revision(&volume.subject) {
+        Ok(revision) if revision == before.revision => {}
+        // Also where the class is gone or broken: the refresh says so, in the log, the metric and the audit.
+        _ => plugin.deadlines.edited(&volume.id, state.refresh, plugin.clock()),
+    }
+}
+
+fn start(plugin: &Arc<Plugin>, permits: &Arc<Semaphore>, due: Due) {
+    let (Due::Refresh(id) | Due::Sweep(id)) = &due;
+    let Some(volume) = plugin.volumes.get(id) else { return };
+    let (plugin, permits) = (Arc::clone(plugin), Arc::clone(permits));
+    let tasks = plugin.tasks.clone();
+    tasks.spawn(async move {
+        let Ok(_permit) = permits.acquire().await else { return };
+        tokio::select! {
+            // An unpublish goes first; what the dropped refresh asked for is audited as cancelled.
+            () = volume.left() => {}
+            () = async {
+                match due {
+                    Due::Refresh(_) => refresh(&plugin, &volume).await,
+                    Due::Sweep(_) => sweep(&plugin, &volume).await,
+                }
+            } => {}
+        }
+    });
+}
+
+/// Asks the backends and shows what they have. Whatever fails, the pod keeps what it has.
+async fn refresh(plugin: &Plugin, volume: &Volume) {
+    let mut state = volume.state.lock().await;
+    let before = state.before.clone();
+    let tokens = volume.tokens();
+    let request = Request {
+        subject: &volume.subject,
+        purpose: Purpose::Refresh,
+        tokens: &tokens,
+        group: volume.group,
+        before: before.as_ref(),
+        target_path: volume.target.as_str(),
+    };
+    let keep_until = plugin.clock().monotonic() + state.keep_previous;
+    let result = {
+        let target = RefreshTarget { mounts: plugin.mounts.as_ref(), volume, state: (&mut *state).into(), keep_until };
+        plugin.deliverer.deliver(&request, &target).await
+    };
+    plugin.metrics.refreshed(&result);
+    match result {
+        Ok(delivered) => succeeded(plugin, volume, &mut state, delivered).await,
+        Err(error) => failed(plugin, volume, &mut state, &error),
+    }
+}
+
+async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivered: Delivered) {
+    let Delivered { spec, before, placed, files: _ } = delivered;
+    let remembered = state.before.as_ref() == Some(&before);
+    state.before = Some(before);
+    state.failures = 0;
+    state.fresh = Some(plugin.clock().now());
+    state.refresh = spec.refresh;
+    state.keep_previous = spec.keep_previous;
+    plugin.metrics.fresh(&volume.id);
+    if !remembered {
+        plugin.remember(volume, state).await;
+    }
+    match placed {
+        Some(placed) => {
+            info!(volume_id = %volume.id, generation = placed.generation, "volume shows a new generation");
+            sweep_later(plugin, volume, state);
+        }
+        None => debug!(volume_id = %volume.id, "volume is up to date"),
+    }
+    plugin.deadlines.refresh_in(&volume.id, spec.refresh, plugin.clock());
+    // An edit that came while the volume was held was not noted by anybody else.
+    note_edit(plugin, volume, state);
+}
+
+fn failed(plugin: &Plugin, volume: &Volume, state: &mut State, error: &Error) {
+    use evanesce_engine::error::Kind;
+    state.failures = state.failures.saturating_add(1);
+    plugin.metrics.stale(&volume.id);
+    if error.kind() == Kind::Unauthenticated {
+        plugin.deadlines.wait_for_token(&volume.id);
+    }
+    let doubled = FIRST_RETRY.saturating_mul(1 << state.failures.saturating_sub(1).min(16));
+    let every = doubled.min(state.refresh.every).max(error.retry_after().unwrap_or_default());
+    let retry = refresh_after(Refresh { every, jitter_percent: 25 }, random());
+    warn!(
+        volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod,
+        kind = error.kind().as_str(), %error, detail = error.detail(), failures = state.failures, ?retry,
+        "volume is stale: its pod keeps the last good files"
+    );
+    plugin.deadlines.at(Due::Refresh(volume.id.clone()), plugin.clock().monotonic() + retry);
+}
+
+/// Removes generations whose time has come.
+async fn sweep(plugin: &Plugin, volume: &Volume) {
+    let mut state = volume.state.lock().await;
+    let now = plugin.clock().monotonic();
+    while let Some((number, _)) = state.retired.front().filter(|(_, until)| *until <= now).copied() {
+        if let Err(error) = remove(&volume.generations, number).await {
+            warn!(volume_id = %volume.id, %error, detail = error.detail(), "an old generation stays");
+        }
+        state.retired.pop_front();
+    }
+    sweep_later(plugin, volume, &state);
+}
+
+/// Sets the deadline of the oldest generation that is not shown any more.
+pub fn sweep_later(plugin: &Plugin, volume: &Volume, state: &State) {
+    if let Some((_, until)) = state.retired.front() {
+        plugin.deadlines.at(Due::Sweep(volume.id.clone()), *until);
+    }
+}
+
+/// A number in 0..1, for spreading deadlines.
+fn random() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness deadlines are not spread, which is no reason to fail.
+    let _ = SystemRandom::new().fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}

@@ -1,0 +1,184 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! `csi.v1.Node` (CSI 1.12, "Node Service RPC"): what kubelet calls for each volume.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use evanesce_engine::audit::Event;
+use evanesce_engine::error::Error;
+use evanesce_engine::keep::Keep;
+use evanesce_engine::names::NodeName;
+use evanesce_proto::csi::node_server::Node;
+use evanesce_proto::csi::node_service_capability::{self, Rpc, rpc};
+use evanesce_proto::csi::volume_usage::Unit;
+use evanesce_proto::csi::{
+    NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse,
+    NodeGetInfoRequest, NodeGetInfoResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
+    NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability, NodeStageVolumeRequest,
+    NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest,
+    NodeUnstageVolumeResponse, VolumeUsage,
+};
+use tonic::{Request, Response, Status};
+use tracing::warn;
+
+use crate::plugin::Plugin;
+use crate::protocol::{TargetPath, VolumeId};
+use crate::publish_request::PublishRequest;
+use crate::status::status;
+
+/// Answers kubelet.
+pub struct NodeService {
+    /// Does the work.
+    pub plugin: Arc<Plugin>,
+    /// This node.
+    pub node: NodeName,
+    /// Where tokens live between calls.
+    pub keep: Arc<dyn Keep>,
+}
+
+#[tonic::async_trait]
+impl Node for NodeService {
+    /// "This operation MUST be idempotent"; the response is OK only when the volume is whole.
+    async fn node_publish_volume(
+        &self,
+        request: Request<NodePublishVolumeRequest>,
+    ) -> Result<Response<NodePublishVolumeResponse>, Status> {
+        let begun = Instant::now();
+        let request = request.into_inner();
+        // Only the id: the rest of the message may hold tokens.
+        let volume = request.volume_id.clone();
+        let result = match PublishRequest::parse(request, &self.node, self.keep.as_ref()) {
+            Ok(request) => self.plugin.publish(request).await,
+            Err(error) => Err(self.refused(&volume, error)),
+        };
+        self.plugin.metrics.called("publish", &result, begun.elapsed());
+        self.answer("publish", &volume, result).map(|()| Response::new(NodePublishVolumeResponse {}))
+    }
+
+    /// "If the volume is not published, the plugin MUST reply OK"; the target directory is removed.
+    async fn node_unpublish_volume(
+        &self,
+        request: Request<NodeUnpublishVolumeRequest>,
+    ) -> Result<Response<NodeUnpublishVolumeResponse>, Status> {
+        let begun = Instant::now();
+        let NodeUnpublishVolumeRequest { volume_id, target_path } = request.into_inner();
+        let result = match (parse_volume(&volume_id), parse_target("target_path", &target_path)) {
+            (Ok(volume), Ok(target)) => self.plugin.unpublish(volume, target).await,
+            (Err(error), _) | (_, Err(error)) => Err(error),
+        };
+        self.plugin.metrics.called("unpublish", &result, begun.elapsed());
+        self.answer("unpublish", &volume_id, result).map(|()| Response::new(NodeUnpublishVolumeResponse {}))
+    }
+
+    /// Bytes and inodes, as the volume's own file system counts them.
+    async fn node_get_volume_stats(
+        &self,
+        request: Request<NodeGetVolumeStatsRequest>,
+    ) -> Result<Response<NodeGetVolumeStatsResponse>, Status> {
+        let NodeGetVolumeStatsRequest { volume_id, volume_path, staging_target_path: _ } = request.into_inner();
+        let result = self.stats(&volume_id, &volume_path);
+        self.answer("stats", &volume_id, result).map(Response::new)
+    }
+
+    /// Exactly what is implemented.
+    async fn node_get_capabilities(
+        &self,
+        _: Request<NodeGetCapabilitiesRequest>,
+    ) -> Result<Response<NodeGetCapabilitiesResponse>, Status> {
+        let capability = |kind: rpc::Type| NodeServiceCapability {
+            r#type: Some(node_service_capability::Type::Rpc(Rpc { r#type: kind.into() })),
+        };
+        let capabilities = [rpc::Type::VolumeMountGroup, rpc::Type::GetVolumeStats].map(capability).into();
+        Ok(Response::new(NodeGetCapabilitiesResponse { capabilities }))
+    }
+
+    /// The node's name; volumes are made anywhere, so there is no topology.
+    async fn node_get_info(&self, _: Request<NodeGetInfoRequest>) -> Result<Response<NodeGetInfoResponse>, Status> {
+        Ok(Response::new(NodeGetInfoResponse { node_id: self.node.to_string(), ..Default::default() }))
+    }
+
+    async fn node_stage_volume(
+        &self,
+        _: Request<NodeStageVolumeRequest>,
+    ) -> Result<Response<NodeStageVolumeResponse>, Status> {
+        Err(not_offered("NodeStageVolume"))
+    }
+
+    async fn node_unstage_volume(
+        &self,
+        _: Request<NodeUnstageVolumeRequest>,
+    ) -> Result<Response<NodeUnstageVolumeResponse>, Status> {
+        Err(not_offered("NodeUnstageVolume"))
+    }
+
+    async fn node_expand_volume(
+        &self,
+        _: Request<NodeExpandVolumeRequest>,
+    ) -> Result<Response<NodeExpandVolumeResponse>, Status> {
+        Err(not_offered("NodeExpandVolume"))
+    }
+}
+
+impl NodeService {
+    /// Audits a request that is none.
+    fn refused(&self, volume: &str, error: Error) -> Error {
+        // An id that is not one is somebody's text: it does not go into the log.
+        let volume = VolumeId::try_from(volume.to_owned()).ok().map(|volume| volume.to_string());
+        let (kind, message) = (error.kind(), error.message().to_owned());
+        self.plugin.auditor().record(Event::Refused { subject: None, volume, kind, message });
+        error
+    }
+
+    fn stats(&self, volume: &str, path: &str) -> Result<NodeGetVolumeStatsResponse, Error> {
+        let (id, path) = (parse_volume(volume)?, parse_target("volume_path", path)?);
+        let volume = self.plugin.volumes.get(&id).filter(|volume| volume.target == path);
+        let Some(volume) = volume else {
+            return Err(Error::missing(format!("volume {id} is not published at this volume_path")));
+        };
+        let stat = rustix::fs::fstatvfs(volume.generations.root()).map_err(|error| {
+            Error::internal("the volume's file system does not answer").with_detail(error.to_string())
+        })?;
+        let usage = |unit: Unit, total: u64, free: u64| VolumeUsage {
+            unit: unit.into(),
+            total: total.cast_signed(),
+            available: free.cast_signed(),
+            used: total.saturating_sub(free).cast_signed(),
+        };
+        Ok(NodeGetVolumeStatsResponse {
+            usage: vec![
+                usage(Unit::Bytes, stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize),
+                usage(Unit::Inodes, stat.f_files, stat.f_favail),
+            ],
+            volume_condition: None,
+        })
+    }
+
+    /// Kubelet's answer, and the operator's line for what it does not say.
+    fn answer<T>(&self, call: &'static str, volume: &str, result: Result<T, Error>) -> Result<T, Status> {
+        result.map_err(|error| {
+            let volume = VolumeId::try_from(volume.to_owned()).map(|volume| volume.to_string()).unwrap_or_default();
+            warn!(call, volume_id = volume, kind = error.kind().as_str(), %error, detail = error.detail(), "call failed");
+            status(&error)
+        })
+    }
+}
+
+fn parse_volume(text: &str) -> Result<VolumeId, Error> {
+    if text.is_empty() {
+        return Err(Error::invalid("volume_id is missing"));
+    }
+    VolumeId::try_from(text.to_owned()).map_err(|error| Error::invalid(format!("volume_id: {error}")))
+}
+
+fn parse_target(field: &'static str, text: &str) -> Result<TargetPath, Error> {
+    if text.is_empty() {
+        return Err(Error::invalid(format!("{field} is missing")));
+    }
+    TargetPath::try_from(text.to_owned()).map_err(|error| Error::invalid(format!("{field}: {error}")))
+}
+
+fn not_offered(call: &str) -> Status {
+    Status::unimplemented(format!("{call} is not among this driver's capabilities"))
+}

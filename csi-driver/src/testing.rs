@@ -1,0 +1,51 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Builders for this crate's own tests.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use evanesce_engine::audit::Subject;
+use evanesce_engine::generation::Generations;
+use evanesce_engine::names::{Namespace, NodeName, PodName, PodUid, ServiceAccountName, VolumeClassName};
+use evanesce_engine::spec::volume::Refresh;
+use evanesce_engine::token::Tokens;
+use evanesce_engine::workload::Workload;
+
+use crate::budget::Budget;
+use crate::protocol::{TargetPath, VolumeId};
+use crate::volume::{State, Volume};
+
+/// A pod's volume.
+pub(crate) fn subject(volume: &VolumeId) -> Subject {
+    Subject {
+        volume: volume.to_string(),
+        workload: Workload {
+            namespace: Namespace::parse("payments").unwrap(),
+            service_account: ServiceAccountName::parse("app").unwrap(),
+            pod: PodName::parse("web-0").unwrap(),
+            pod_uid: PodUid::parse("pod-1").unwrap(),
+            node: NodeName::parse("node-1").unwrap(),
+        },
+        class: VolumeClassName::parse("db").unwrap(),
+    }
+}
+
+/// A live volume that shows nothing.
+pub(crate) fn volume(id: &VolumeId) -> Arc<Volume> {
+    let subject = subject(id);
+    let root = std::fs::File::open("/").unwrap().into();
+    let state = State {
+        before: None,
+        retired: Default::default(),
+        size: Budget::new(u64::MAX, u64::MAX).reserve(&subject.workload.namespace, 1 << 20).unwrap(),
+        refresh: Refresh { every: Duration::from_secs(300), jitter_percent: 10 },
+        keep_previous: Duration::from_secs(10),
+        failures: 0,
+        fresh: None,
+    };
+    let target = TargetPath::try_from("/pods/pod-1/mount".to_owned()).unwrap();
+    Arc::new(Volume::new(id.clone(), target, subject, None, Tokens::default(), Arc::new(Generations::new(root)), state))
+}

@@ -1,0 +1,178 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Where files become visible: a new tmpfs that is attached once it is whole, or the next generation of one.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use evanesce_engine::error::{Error, Kind};
+use evanesce_engine::generation::{Generations, Written};
+use evanesce_engine::projection::Projection;
+use evanesce_engine::spec::VolumeSpec;
+use evanesce_engine::target::{Placed, Target};
+use tokio::time::Instant;
+
+use crate::budget::{Budget, Reservation};
+use crate::mounts::Mounts;
+use crate::protocol::{MAX_OWN, Owner};
+use crate::publish_request::PublishRequest;
+use crate::record::Record;
+use crate::volume::{State, Volume};
+
+/// What a volume starts with where its class names no size: two generations of a hundred small files fit.
+const DEFAULT_SIZE: u64 = 1 << 20;
+/// One inode for each kibibyte: a page holds a file, and the rest are for folders and links.
+const BYTES_PER_INODE: u64 = 1024;
+
+/// The target of a first delivery.
+pub struct FirstTarget<'a> {
+    /// Makes and attaches.
+    pub mounts: &'a dyn Mounts,
+    /// Whose memory it is.
+    pub budget: &'a Arc<Budget>,
+    /// What kubelet asked for.
+    pub request: &'a PublishRequest,
+    /// What was made, for whoever keeps the volume.
+    pub made: Mutex<Option<(Arc<Generations>, Reservation)>>,
+}
+
+#[async_trait]
+impl Target for FirstTarget<'_> {
+    async fn place(&self, spec: &VolumeSpec, projection: Projection) -> Result<Placed, Error> {
+        let PublishRequest { volume, target, subject, group, .. } = self.request;
+        let size = size_for(spec, &projection)?;
+        let reservation = self.budget.reserve(&subject.workload.namespace, size)?;
+        let root = self.mounts.make(volume, size, size / BYTES_PER_INODE).await?;
+        let generations = Arc::new(Generations::new(root));
+        write(self.mounts, &generations, 1, &Arc::new(projection)).await?;
+        show(&generations, 1).await?;
+        // Before the mount: whatever is attached has a record, so an engine half that starts finds it.
+        let record = Record::new(subject, target.clone(), *group, size);
+        self.mounts.put_record(volume, record.to_json()?).await?;
+        let options = self.mounts.attach(volume, target).await?;
+        *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some((generations, reservation));
+        Ok(Placed { generation: 1, options })
+    }
+}
+
+/// The target of a refresh: the caller holds the volume's state.
+pub struct RefreshTarget<'a> {
+    /// Resizes and gives files to their owners.
+    pub mounts: &'a dyn Mounts,
+    /// The volume.
+    pub volume: &'a Volume,
+    /// Its state.
+    pub state: tokio::sync::Mutex<&'a mut State>,
+    /// Until when the generation that is shown now stays after it is not.
+    pub keep_until: Instant,
+}
+
+#[async_trait]
+impl Target for RefreshTarget<'_> {
+    async fn place(&self, spec: &VolumeSpec, projection: Projection) -> Result<Placed, Error> {
+        let mut state = self.state.lock().await;
+        self.grow(&mut state, size_for(spec, &projection)?).await?;
+        let generations = &self.volume.generations;
+        let (shown, newest) = numbers(generations).await?;
+        let projection = Arc::new(projection);
+        // Old generations stay as long as they fit; the one that is shown always does.
+        loop {
+            match write(self.mounts, generations, newest + 1, &projection).await {
+                Err(error) if error.kind() == Kind::Exhausted => match state.retired.pop_front() {
+                    Some((oldest, _)) => remove(generations, oldest).await?,
+                    None => return Err(error),
+                },
+                other => break other?,
+            }
+        }
+        show(generations, newest + 1).await?;
+        state.retired.extend(shown.map(|number| (number, self.keep_until)));
+        Ok(Placed { generation: newest + 1, options: Vec::new() })
+    }
+}
+
+impl RefreshTarget<'_> {
+    /// Makes room. What is reserved is given back if the kernel refuses.
+    async fn grow(&self, state: &mut State, size: u64) -> Result<(), Error> {
+        let before = state.size.bytes();
+        if size <= before {
+            return Ok(());
+        }
+        state.size.resize(size)?;
+        let resized = self.mounts.resize(&self.volume.id, size).await;
+        if resized.is_err() {
+            state.size.resize(before)?;
+        }
+        resized
+    }
+}
+
+/// How large the volume has to be: two generations fit.
+fn size_for(spec: &VolumeSpec, projection: &Projection) -> Result<u64, Error> {
+    let two = 2 * projection.size_on_tmpfs();
+    match spec.size {
+        Some(size) if size < two => Err(Error::exhausted(format!(
+            "the files need a volume of {two} bytes, so that two generations fit, and spec.size is {size}: raise it"
+        ))),
+        Some(size) => Ok(size),
+        None => Ok(two.max(DEFAULT_SIZE)),
+    }
+}
+
+/// Writes a generation and gives its files to their owners. What fails leaves nothing.
+async fn write(
+    mounts: &dyn Mounts,
+    generations: &Arc<Generations>,
+    number: u64,
+    projection: &Arc<Projection>,
+) -> Result<(), Error> {
+    let (there, what) = (Arc::clone(generations), Arc::clone(projection));
+    let Written { owners, .. } = blocking(move || there.write(number, &what)).await??;
+    let mut owners = owners.into_iter().map(|(file, uid, gid)| (file, Owner { uid: Some(uid), gid: Some(gid) }));
+    loop {
+        let batch: Vec<_> = owners.by_ref().take(MAX_OWN).collect();
+        if batch.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = mounts.own(batch).await {
+            remove(generations, number).await?;
+            return Err(error);
+        }
+    }
+}
+
+async fn show(generations: &Arc<Generations>, number: u64) -> Result<(), Error> {
+    let there = Arc::clone(generations);
+    blocking(move || there.show(number)).await?.map_err(|error| failed("shown", number, &error))
+}
+
+/// Removes a generation; nothing where there is none.
+///
+/// # Errors
+/// [`Kind::Internal`], with what the kernel said.
+pub async fn remove(generations: &Arc<Generations>, number: u64) -> Result<(), Error> {
+    let there = Arc::clone(generations);
+    blocking(move || there.remove(number)).await?.map_err(|error| failed("removed", number, &error))
+}
+
+/// The generation that is shown, and the newest there is.
+///
+/// # Errors
+/// [`Kind::Internal`], with what the kernel said.
+pub async fn numbers(generations: &Arc<Generations>) -> Result<(Option<u64>, u64), Error> {
+    let there = Arc::clone(generations);
+    let read = move || Ok((there.shown()?, there.numbers()?.last().copied().unwrap_or(0)));
+    blocking(read).await?.map_err(|error: std::io::Error| failed("found", 0, &error))
+}
+
+fn failed(what: &str, number: u64, error: &std::io::Error) -> Error {
+    Error::internal("the volume's files could not be changed")
+        .with_detail(format!("generation {number} could not be {what}: {error}"))
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|error| Error::internal("a volume's files were left half-way").with_detail(error.to_string()))
+}

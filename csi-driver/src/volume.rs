@@ -1,0 +1,132 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! One live volume: where it is, whose it is, what it shows.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use evanesce_engine::audit::Subject;
+use evanesce_engine::deliver::Before;
+use evanesce_engine::error::{Error, Kind};
+use evanesce_engine::generation::Generations;
+use evanesce_engine::spec::volume::Refresh;
+use evanesce_engine::token::Tokens;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::budget::Reservation;
+use crate::protocol::{TargetPath, VolumeId};
+use crate::publish_request::PublishRequest;
+use crate::record::Record;
+
+/// A volume with a good generation.
+pub struct Volume {
+    /// Its id.
+    pub id: VolumeId,
+    /// Where it is attached.
+    pub target: TargetPath,
+    /// Whose it is.
+    pub subject: Subject,
+    /// The pod's fsGroup.
+    pub group: Option<u32>,
+    /// Its folder.
+    pub generations: Arc<Generations>,
+    /// What it shows; whoever holds this is the only one to change the files.
+    pub state: tokio::sync::Mutex<State>,
+    tokens: Mutex<Arc<Tokens>>,
+    leaving: CancellationToken,
+}
+
+/// What changes with each generation.
+pub struct State {
+    /// What is shown, remembered without values; absent after an adoption that found none.
+    pub before: Option<Before>,
+    /// Generations that are not shown any more, with the time until which they stay, the oldest first.
+    pub retired: VecDeque<(u64, Instant)>,
+    /// The volume's share of the node's memory.
+    pub size: Reservation,
+    /// When to ask again, as its class said last.
+    pub refresh: Refresh,
+    /// How long a generation stays after it is not shown any more, as its class said last.
+    pub keep_previous: Duration,
+    /// Refreshes that failed since the last one that did not.
+    pub failures: u32,
+    /// When the backends last had an answer; absent after an adoption.
+    pub fresh: Option<SystemTime>,
+}
+
+impl Volume {
+    /// A volume that is attached at `target`.
+    pub fn new(
+        id: VolumeId,
+        target: TargetPath,
+        subject: Subject,
+        group: Option<u32>,
+        tokens: Tokens,
+        generations: Arc<Generations>,
+        state: State,
+    ) -> Self {
+        let tokens = Mutex::new(Arc::new(tokens));
+        let leaving = CancellationToken::new();
+        Self { id, target, subject, group, generations, state: state.into(), tokens, leaving }
+    }
+
+    /// What the pod proves itself by.
+    pub fn tokens(&self) -> Arc<Tokens> {
+        Arc::clone(&self.tokens.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes kubelet's newer tokens; the older ones are wiped once nobody uses them.
+    pub fn renew(&self, tokens: Tokens) {
+        *self.tokens.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+    }
+
+    /// Tells refreshes to stop.
+    pub fn leave(&self) {
+        self.leaving.cancel();
+    }
+
+    /// Ends when the volume is leaving.
+    pub async fn left(&self) {
+        self.leaving.cancelled().await;
+    }
+
+    /// Whether the volume is leaving.
+    pub fn is_leaving(&self) -> bool {
+        self.leaving.is_cancelled()
+    }
+
+    /// Whether a repeated request means this volume.
+    ///
+    /// # Errors
+    /// [`Kind::Conflict`], naming the field that differs (CSI 1.12, `NodePublishVolume`: `ALREADY_EXISTS`).
+    pub fn matches(&self, request: &PublishRequest) -> Result<(), Error> {
+        let differs = |field: &str| {
+            let text = format!("volume {} is published with another {field}: unpublish it first", self.id);
+            Err(Error::new(Kind::Conflict, text))
+        };
+        let (ours, theirs) = (&self.subject.workload, &request.subject.workload);
+        if self.target != request.target {
+            differs("target_path")
+        } else if self.group != request.group {
+            differs("volume_mount_group")
+        } else if self.subject.class != request.subject.class {
+            differs("secretVolume")
+        } else if (&ours.namespace, &ours.pod_uid, &ours.service_account)
+            != (&theirs.namespace, &theirs.pod_uid, &theirs.service_account)
+        {
+            differs("pod or service account")
+        } else {
+            Ok(())
+        }
+    }
+
+    /// What the next engine half has to know.
+    pub fn record(&self, state: &State) -> Record {
+        let mut record = Record::new(&self.subject, self.target.clone(), self.group, state.size.bytes());
+        record.before.clone_from(&state.before);
+        record
+    }
+}
