@@ -1,1 +1,44 @@
-fn main() {}
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! `evanesce`, the command-line tool: check classes, make keys, seal and unseal secrets.
+
+mod args;
+mod check;
+mod input;
+mod keygen;
+mod output;
+mod seal;
+mod unseal;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use evanesce_csi::Role;
+use evanesce_runtime::alloc::ZeroOnFree;
+
+use args::{Args, Command};
+
+#[global_allocator]
+static ALLOCATOR: ZeroOnFree = ZeroOnFree;
+
+fn main() -> ExitCode {
+    // The node plugin starts its own file again, under other names; a program that embeds it is that file.
+    if let Some(role) = Role::of_this_process() {
+        return role.run();
+    }
+    let Args { output, command } = Args::parse();
+    let done = match command {
+        Command::Check(args) => check::run(&args, output),
+        Command::Keygen(args) => secretly(|| keygen::run(&args, output)),
+        Command::Seal(args) => secretly(|| seal::run(&args, output)),
+        Command::Unseal(args) => secretly(|| unseal::run(&args)),
+    };
+    done.unwrap_or_else(|error| output::failed(&error, output))
+}
+
+/// For commands that hold secrets: no core dump, no debugger.
+fn secretly(work: impl FnOnce() -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    evanesce_runtime::harden::harden_process()?;
+    work()
+}

@@ -27,6 +27,8 @@ use crate::class_source::{ClassSource, Lookup};
 use crate::error::Error;
 use crate::names::{BackendName, Namespace, VolumeClassName};
 use crate::spec::{BackendSpec, VolumeSpec};
+pub use files::is_class_file;
+
 use files::Files;
 use index::Index;
 

@@ -45,7 +45,7 @@ impl Files {
         };
         for entry in listed {
             let Ok(name) = entry.file_name().into_string() else { continue };
-            if name.starts_with('.') || !(name.ends_with(".yaml") || name.ends_with(".yml")) {
+            if !is_class_file(&name) {
                 continue;
             }
             let readings = match text(&entry.path()) {
@@ -62,6 +62,11 @@ impl Files {
         }
         Ok(())
     }
+}
+
+/// Whether a file of this name is read: editors' files and kubelet's own begin with `.`.
+pub fn is_class_file(name: &str) -> bool {
+    !name.starts_with('.') && (name.ends_with(".yaml") || name.ends_with(".yml"))
 }
 
 /// The text of a file; links are followed, because that is what a mounted ConfigMap consists of.

@@ -32,6 +32,13 @@ impl Identities {
     }
 }
 
+impl FromIterator<Self> for Identities {
+    /// All of them together.
+    fn from_iter<T: IntoIterator<Item = Self>>(files: T) -> Self {
+        Self(files.into_iter().flat_map(|identities| identities.0).collect())
+    }
+}
+
 /// Keys that seal; whoever has an identity of any of them can open.
 pub struct Recipients(pub(super) Vec<x25519::Recipient>);
 

@@ -1,0 +1,110 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! What the command line accepts. The help texts are the reference page (`docs/reference/cli.md`).
+
+use std::path::PathBuf;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Secrets that reach the pod and leave no trace: the tool beside the node plugin.
+#[derive(Parser)]
+#[command(
+    name = "evanesce",
+    version,
+    after_help = "Exit codes:\n  \
+        0  done; for check: nothing is wrong\n  \
+        1  failed; for check: something is wrong\n  \
+        2  the command line is wrong"
+)]
+pub(crate) struct Args {
+    /// How to say what was done
+    #[arg(long, global = true, value_enum, default_value_t = Output::Text)]
+    pub(crate) output: Output,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// How to say what was done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people; colours on a terminal only
+    Text,
+    /// For programs: one JSON object, with "ok"
+    Json,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    Check(Check),
+    Keygen(Keygen),
+    Seal(Seal),
+    Unseal(Unseal),
+}
+
+/// Validate SecretBackend and SecretVolume classes
+///
+/// Reads the files together, so that volumes are held against the backends they name: what a backend cannot answer is an
+/// error, a backend that is in none of the files a warning, a secret that no allow entry permits a note. Nothing is opened
+/// and nobody is asked.
+#[derive(clap::Args)]
+pub(crate) struct Check {
+    /// Files of classes, folders of such files, or - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// Make an age identity for a sealed backend
+///
+/// The identity opens what is sealed for its recipient. Keep the file where only the platform can read it.
+#[derive(clap::Args)]
+pub(crate) struct Keygen {
+    /// Where to write the identity; never overwritten. Without it, standard output
+    #[arg(short = 'o', long = "to", value_name = "FILE")]
+    pub(crate) to: Option<PathBuf>,
+}
+
+/// Encrypt a YAML map of keys to values into a sealed file
+///
+/// The secret payments/db of a sealed backend is the file payments/db.yaml.age below its directory. It is an ordinary
+/// armored age file and may be kept in git.
+#[derive(clap::Args)]
+pub(crate) struct Seal {
+    /// Whose identity can open it (age1…); may be given several times
+    #[arg(short, long = "recipient", value_name = "RECIPIENT")]
+    pub(crate) recipients: Vec<String>,
+    /// A file of recipients, one to a line
+    #[arg(short = 'R', long = "recipients-file", value_name = "FILE")]
+    pub(crate) recipients_files: Vec<PathBuf>,
+    /// Where to write the sealed file. Without it, standard output
+    #[arg(short = 'o', long = "to", value_name = "FILE")]
+    pub(crate) to: Option<PathBuf>,
+    /// Replace the sealed file if there is one
+    #[arg(long, requires = "to")]
+    pub(crate) force: bool,
+    /// The YAML file, or - for standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) input: PathBuf,
+}
+
+/// Decrypt a sealed file to standard output
+#[derive(clap::Args)]
+pub(crate) struct Unseal {
+    /// The file with the identity that opens it; may be given several times
+    #[arg(short, long = "identity", value_name = "FILE", required = true)]
+    pub(crate) identities: Vec<PathBuf>,
+    /// The sealed file, or - for standard input
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) input: PathBuf,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_contradicts_itself_nowhere() {
+        Args::command().debug_assert();
+    }
+}
