@@ -396,7 +396,8 @@ async fn a_class_with_a_wrong_setting_is_refused_before_anything_is_sent() {
         VaultBackend::new(&spec, name, Limits::default(), Arc::clone(&server.files()) as _).map(|_| ())
     };
     build(|_| ()).unwrap();
-    let wrong: [(&str, fn(&mut VaultSpec)); 6] = [
+    type Change = (&'static str, fn(&mut VaultSpec));
+    let wrong: [Change; 6] = [
         ("address", |spec| spec.address = "vault.example".into()),
         ("ca", |spec| spec.ca = Some(PemSource::Inline("nothing".into()))),
         ("ca", |spec| spec.address = "http://vault.example".into()),

@@ -45,7 +45,7 @@ pub(super) fn refusal(doing: Doing, server: &str, path: &str, answer: &Answer) -
         (412 | 472 | 473 | 500..=599, _) => (Kind::Unavailable, "it cannot answer now: look at its log".to_owned()),
         (400 | 401 | 403, Doing::Login) => (
             Kind::Unauthenticated,
-            "it does not accept the pod's token for this role: look at the role's bound service accounts, namespaces and audience, and at the method's token reviewer".to_owned(),
+            "it does not accept the pod's token for this role: look at the method's mount and token reviewer, and at the role's name, bound service accounts, namespaces and audience".to_owned(),
         ),
         (404 | 405, Doing::Login) => {
             (Kind::Unauthenticated, "no such login there: look at spec.vault.auth.kubernetes.mount".to_owned())
