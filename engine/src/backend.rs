@@ -57,6 +57,12 @@ pub trait Backend: Send + Sync {
     /// it names everything that the backend could tell them apart by.
     fn identity(&self, caller: &Caller<'_>, role: Option<&str>) -> Result<Identity, Error>;
 
+    /// How and where [`Backend::open`] logs in, before it is tried: what the event of a login that fails says. The default
+    /// is that of a backend where nobody logs in.
+    fn login(&self) -> Login {
+        Login::default()
+    }
+
     /// Logs the caller in. `identity` is what [`Backend::identity`] answered for the same caller.
     async fn open(&self, caller: &Caller<'_>, identity: &Identity) -> Result<Box<dyn Session>, BackendError>;
 

@@ -117,7 +117,7 @@ impl<'a> Fetch<'a> {
         let opened = timed(burst.handle.limits.timeout, burst.handle.backend.open(&caller, identity)).await;
         let (login, outcome) = match &opened {
             Ok(session) => (session.login().clone(), Outcome::Success),
-            Err(error) => (crate::backend::Login { performed: true, ..Default::default() }, failure(error)),
+            Err(error) => (burst.handle.backend.login(), failure(error)),
         };
         if login.performed {
             let subject = self.scope.subject().clone();

@@ -161,9 +161,12 @@ pub async fn a_login_says_where_it_was_made(fixture: &dyn Fixture) {
     let session = session(fixture).await;
     let login = session.login();
     assert_eq!(login.performed, fixture.backend().audience().is_some());
+    let before = fixture.backend().login();
+    assert_eq!(before.performed, login.performed);
     if login.performed {
         assert!(!login.method.is_empty());
         assert!(login.endpoint.is_some());
+        assert_eq!((before.method, before.endpoint.as_ref()), (login.method, login.endpoint.as_ref()));
     }
     fixture.backend().probe().await.expect("it is there");
 }

@@ -281,6 +281,11 @@ impl Backend for FakeBackend {
         })
     }
 
+    fn login(&self) -> Login {
+        let endpoint = Some(("fake.example".to_owned(), 443));
+        Login { performed: self.audience.is_some(), method: "fake", endpoint, ..Login::default() }
+    }
+
     async fn open(&self, caller: &Caller<'_>, _identity: &Identity) -> Result<Box<dyn Session>, BackendError> {
         self.memory.request(|counts| counts.logins += 1).await?;
         let who = (caller.workload.namespace.clone(), caller.workload.service_account.clone());
@@ -289,13 +294,7 @@ impl Backend for FakeBackend {
             return Err(BackendError::new(BackendErrorKind::Unauthenticated, "the fake does not know this caller"));
         }
         self.memory.state().counts.sessions += 1;
-        let login = Login {
-            performed: wanted,
-            method: "fake",
-            endpoint: Some(("fake.example".to_owned(), 443)),
-            request_id: None,
-            ttl: Some(Duration::from_secs(60)),
-        };
+        let login = Login { ttl: Some(Duration::from_secs(60)), ..self.login() };
         Ok(Box::new(FakeSession { memory: Arc::clone(&self.memory), login }))
     }
 

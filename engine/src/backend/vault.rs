@@ -21,7 +21,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::backend::role::RoleTemplate;
-use crate::backend::{Backend, BackendError, BackendErrorKind, Identity, Session, WirePath};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Identity, Login, Session, WirePath};
 use crate::credentials::CredentialFiles;
 use crate::error::Error;
 use crate::names::BackendName;
@@ -131,6 +131,14 @@ impl Backend for VaultBackend {
                 caller: Identity::service_account(caller),
             }),
         }
+    }
+
+    fn login(&self) -> Login {
+        let (performed, method) = match &self.auth {
+            Auth::Kubernetes { .. } => (true, "kubernetes"),
+            Auth::TokenFile { .. } => (false, "token-file"),
+        };
+        Login { performed, method, endpoint: Some(self.server.endpoint()), ..Login::default() }
     }
 
     async fn open(&self, caller: &Caller<'_>, identity: &Identity) -> Result<Box<dyn Session>, BackendError> {

@@ -101,8 +101,8 @@ pub(super) fn event<'a>(context: &'a Context, stamp: &Stamp, event: &'a Event) -
             let body = Body::Authentication(Authentication {
                 user: user(subject),
                 // 99 Other: the numbered protocols name none of the methods that a machine logs in by.
-                auth_protocol_id: 99,
-                auth_protocol: login.method,
+                auth_protocol_id: if login.method.is_empty() { 0 } else { 99 },
+                auth_protocol: if login.method.is_empty() { "Unknown" } else { login.method },
                 service: Service { name: identity.backend.as_str() },
                 is_remote: login.endpoint.is_some(),
                 src_endpoint: line.node(),
