@@ -182,9 +182,10 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
             let _ = registrations.await;
             loops.close();
             loops.wait().await;
+            plugin.tasks.close();
+            plugin.tasks.wait().await;
         };
-        let graceful = tokio::time::timeout(DRAIN, begun).await.is_ok() && plugin.drain(DRAIN).await;
-        if !graceful {
+        if tokio::time::timeout(DRAIN, begun).await.is_err() {
             warn!("drained firmly: something did not end in time");
         }
     }

@@ -7,7 +7,6 @@
 //! end, the retry hears `ABORTED` until it has, and the audit says what truly happened.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
 
 use evanesce_engine::audit::{Auditor, Event, Purpose};
 use evanesce_engine::clock::Clock;
@@ -189,12 +188,6 @@ impl Plugin {
         if let Err(error) = written {
             warn!(volume_id = %volume.id, %error, detail = error.detail(), "the volume's record is out of date");
         }
-    }
-
-    /// Waits for what was begun, so long.
-    pub async fn drain(&self, limit: Duration) -> bool {
-        self.tasks.close();
-        tokio::time::timeout(limit, self.tasks.wait()).await.is_ok()
     }
 }
 
