@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! The contract suite on the fake, and on the vault backend against a stand-in of the server's API.
+//! The contract suite on the fake, on the vault backend against a stand-in of the server's API, and on sealed files.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -168,4 +168,104 @@ mod vault {
     }
 
     evanesce_engine::backend_contract!(Vault::start());
+}
+
+mod sealed {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use async_trait::async_trait;
+    use evanesce_engine::backend::Backend;
+    use evanesce_engine::backend::contract::Fixture;
+    use evanesce_engine::backend::sealed::{self, Recipients, SealedBackend};
+    use evanesce_engine::credentials::CredentialFiles;
+    use evanesce_engine::error::Error;
+    use evanesce_engine::names::BackendName;
+    use evanesce_engine::secret::SecretBytes;
+    use evanesce_engine::spec::backend::SealedSpec;
+    use evanesce_engine::workload::Workload;
+    use tempfile::TempDir;
+
+    struct Folder {
+        folder: TempDir,
+        recipients: Recipients,
+        backend: SealedBackend,
+    }
+
+    struct IdentityFile(SecretBytes);
+
+    #[async_trait]
+    impl CredentialFiles for IdentityFile {
+        async fn read(&self, _name: &str) -> Result<SecretBytes, Error> {
+            Ok(SecretBytes::from(self.0.expose()))
+        }
+    }
+
+    fn backend(name: &str, folder: &TempDir, identity: SecretBytes) -> SealedBackend {
+        let spec = SealedSpec {
+            directory: folder.path().to_str().unwrap().to_owned(),
+            identity_file: "identity.txt".to_owned(),
+        };
+        SealedBackend::new(&spec, BackendName::parse(name).unwrap(), Arc::new(IdentityFile(identity)))
+    }
+
+    #[async_trait]
+    impl Fixture for Folder {
+        fn backend(&self) -> &dyn Backend {
+            &self.backend
+        }
+
+        fn variations(&self) -> Vec<Box<dyn Backend>> {
+            vec![Box::new(backend("other", &self.folder, sealed::new_identity().0))]
+        }
+
+        async fn token(&self, _workload: &Workload) -> Option<String> {
+            None
+        }
+
+        async fn write(&self, name: &str, values: &[(&str, &str)]) -> String {
+            // JSON is YAML.
+            let values: BTreeMap<_, _> = values.iter().copied().collect();
+            let text = SecretBytes::new(serde_json::to_vec(&values).unwrap());
+            let folder = self.folder.path().join("payments");
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join(format!("{name}.yaml.age")), sealed::seal(&text, &self.recipients).unwrap()).unwrap();
+            format!("payments/{name}")
+        }
+
+        async fn delete(&self, name: &str) {
+            fs::remove_file(self.folder.path().join(format!("payments/{name}.yaml.age"))).unwrap();
+        }
+
+        async fn denied(&self) -> Option<String> {
+            None
+        }
+
+        async fn leased(&self) -> Option<(String, BTreeMap<String, String>)> {
+            None
+        }
+
+        async fn expiring(&self) -> Option<(String, BTreeMap<String, String>)> {
+            None
+        }
+
+        fn numbered(&self) -> bool {
+            false
+        }
+
+        async fn throttle(&self) -> Option<Duration> {
+            None
+        }
+    }
+
+    async fn fixture() -> Folder {
+        let folder = TempDir::new().unwrap();
+        let (identity, recipient) = sealed::new_identity();
+        let recipients = Recipients::parse([recipient.as_str()], []).unwrap();
+        Folder { backend: backend("sealed", &folder, identity), folder, recipients }
+    }
+
+    evanesce_engine::backend_contract!(fixture());
 }
