@@ -180,6 +180,36 @@ fn a_flush_tells_a_sink_that_is_back_what_it_missed_without_a_new_event() {
     assert_eq!(outline(&sink.lines()), ["1 audit_start", "2 audit_gap 2-2 sink_failed"]);
 }
 
+/// Refuses the lines with the number 2: the event, and any gap that ends with it.
+struct WithoutTwo(RecordingSink);
+
+impl Sink for WithoutTwo {
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        let parsed: Value = serde_json::from_slice(line)?;
+        if parsed["metadata"]["sequence"] == 2 {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.0.write_line(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
+}
+
+#[test]
+fn no_event_stands_behind_a_gap_that_could_not_be_said() {
+    let behind = RecordingSink::default();
+    let log = start(vec![Box::new(WithoutTwo(behind.clone()))], QUEUE);
+    assert!(log.flush(PATIENCE));
+    log.record(event("a"));
+    assert!(log.flush(PATIENCE));
+    log.record(event("b"));
+    assert!(log.flush(PATIENCE));
+    assert_eq!(outline(&behind.lines()), ["1 audit_start", "3 audit_gap 2-3 sink_failed"]);
+    assert_eq!(log.lost(), 2);
+}
+
 #[test]
 fn what_is_recorded_after_the_end_is_counted() {
     let sink = RecordingSink::default();

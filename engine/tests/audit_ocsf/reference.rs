@@ -25,6 +25,9 @@ an `audit_gap` says what is missing.
 A line never holds a value, a digest of one, a token, a lease id, or text that a backend wrote. Names
 that a backend gives (a version, the name of a request) are left out unless they are printable, without
 spaces and at most 256 bytes long.
+
+With `--audit file:PATH` the file is held open and appended to. Rotate it by copying and truncating
+(`copytruncate` of logrotate); a file that was renamed is written on.
 ";
 
 /// What each event means.
