@@ -140,8 +140,8 @@ impl Kubelet {
     /// The plugin's answer.
     pub async fn unpublish(&self, volume: &Publish) -> Result<(), Status> {
         self.call_unpublish(volume.unpublish()).await?;
-        // A plugin that leaves its mount or directory behind is caught by what this cannot remove.
-        let _ = remove_directories(volume.target_path());
+        // The target is the plugin's to remove. Kubelet would help, and so hide that it was left; this one does not.
+        let _ = remove_note(volume.target_path());
         Ok(())
     }
 
@@ -220,9 +220,13 @@ fn give_up(target: &Path) -> io::Result<()> {
 /// The target, kubelet's note, and the directory of the volume; never what is in them.
 fn remove_directories(target: &Path) -> io::Result<()> {
     match fs::remove_dir(target) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => remove_note(target),
     }
+}
+
+/// What kubelet made itself: its note, and the directory of the volume if that is empty then.
+fn remove_note(target: &Path) -> io::Result<()> {
     let Some(parent) = target.parent() else { return Ok(()) };
     let _ = fs::remove_file(parent.join(VOLUME_DATA));
     fs::remove_dir(parent)

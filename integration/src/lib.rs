@@ -23,6 +23,7 @@ pub mod plugin;
 pub mod processes;
 pub mod recorder;
 pub mod scratch;
+pub mod sight;
 pub mod token_review;
 pub mod wait;
 pub mod world;

@@ -81,13 +81,23 @@ impl Recorder {
         format!("http://{}", self.address)
     }
 
-    /// Answers reads of `path` (without `/v1/`) with `data`, as KV version 2 does.
-    pub fn put(&self, path: &str, data: Value) {
-        let answer = json!({
-            "request_id": "recorded", "lease_id": "", "renewable": false, "lease_duration": 0,
-            "data": {"data": data, "metadata": {"version": 1}},
-        });
-        lock(&self.shared.secrets).insert(format!("/v1/{path}"), answer);
+    /// Holds a new version of the secret `mount/path`, as KV version 2 does.
+    pub fn put(&self, mount: &str, path: &str, data: &Value) {
+        let mut secrets = lock(&self.shared.secrets);
+        let metadata = format!("/v1/{mount}/metadata/{path}");
+        let before = secrets.get(&metadata).and_then(|old| old["data"]["current_version"].as_u64());
+        let version = before.unwrap_or(0) + 1;
+        let about = json!({"created_time": "2026-01-01T00:00:00Z", "deletion_time": "", "destroyed": false});
+        secrets
+            .insert(metadata, envelope(json!({"current_version": version, "versions": {version.to_string(): about}})));
+        let mut about = about;
+        about["version"] = version.into();
+        secrets.insert(format!("/v1/{mount}/data/{path}"), envelope(json!({"data": data, "metadata": about})));
+    }
+
+    /// Answers reads of `path` (without `/v1/`) with this `data`.
+    pub fn answer(&self, path: &str, data: Value) {
+        lock(&self.shared.secrets).insert(format!("/v1/{path}"), envelope(data));
     }
 
     /// From now on answers every read like this; logins go on.
@@ -149,6 +159,10 @@ async fn answer(
         Some(answer) => json_answer(answer),
         None => (StatusCode::NOT_FOUND, r#"{"errors":[]}"#).into_response(),
     }
+}
+
+fn envelope(data: Value) -> Value {
+    json!({"request_id": "recorded", "lease_id": "", "renewable": false, "lease_duration": 0, "data": data})
 }
 
 fn json_answer(value: &Value) -> Response {

@@ -53,58 +53,99 @@ pub struct World<B> {
     pub scratch: Scratch,
 }
 
-impl World<OpenBao> {
-    /// A world with a real OpenBao that holds `kv/payments/db`, and lets the service account `payments/app` read
-    /// `kv/payments/*`. The classes are [`vault_class`] and [`DB_CLASS`].
-    ///
-    /// # Errors
-    /// When something does not start.
-    pub async fn start() -> Result<Self> {
-        Self::start_with(Options::default()).await
+/// What a world begins with, beyond [`vault_class`] and [`DB_CLASS`].
+#[derive(Debug, Default)]
+pub struct Setup {
+    classes: String,
+    allow: String,
+    options: Options,
+}
+
+impl Setup {
+    /// More classes.
+    #[must_use]
+    pub fn class(mut self, yaml: &str) -> Self {
+        self.classes.push_str("---\n");
+        self.classes.push_str(yaml);
+        self
     }
 
-    /// The same, with the plugin started in another way.
+    /// One more entry of the backend's allow list, in YAML.
+    #[must_use]
+    pub fn allow(mut self, entry: &str) -> Self {
+        self.allow.push_str("    - ");
+        self.allow.push_str(entry);
+        self.allow.push('\n');
+        self
+    }
+
+    /// One more argument of the plugin.
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.options.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Another log filter than everything.
+    #[must_use]
+    pub fn log(mut self, filter: &str) -> Self {
+        filter.clone_into(&mut self.options.log);
+        self
+    }
+
+    /// A world with a real OpenBao that holds `kv/payments/db`, and lets the service account `payments/app` read
+    /// `kv/payments/*`.
     ///
     /// # Errors
     /// When something does not start.
-    pub async fn start_with(options: Options) -> Result<Self> {
+    pub async fn openbao(self) -> Result<World<OpenBao>> {
         let cluster = TokenReview::start().await?;
         let openbao = OpenBao::start().await?;
         furnish(&openbao, &cluster).await?;
         let backend = vault_class(openbao.address(), Some(openbao.authority_pem()));
-        Self::assemble(openbao, cluster, &[&backend, DB_CLASS], options).await
+        World::assemble(openbao, cluster, &backend, self).await
+    }
+
+    /// A world with a [`Recorder`] instead of a server. It holds the same secret, and lets everybody in.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn recorder(self) -> Result<World<Recorder>> {
+        let recorder = Recorder::start().await?;
+        recorder.put("kv", "payments/db", &json!({"username": "app", "password": PASSWORD}));
+        let cluster = TokenReview::start().await?;
+        let backend = vault_class(&recorder.address(), None);
+        World::assemble(recorder, cluster, &backend, self).await
+    }
+}
+
+impl World<OpenBao> {
+    /// [`Setup::openbao`] with nothing more.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn start() -> Result<Self> {
+        Setup::default().openbao().await
     }
 }
 
 impl World<Recorder> {
-    /// A world with a [`Recorder`] instead of a server. It holds the same secret.
+    /// [`Setup::recorder`] with nothing more.
     ///
     /// # Errors
     /// When something does not start.
     pub async fn recorded() -> Result<Self> {
-        Self::recorded_with(Options::default()).await
-    }
-
-    /// The same, with the plugin started in another way.
-    ///
-    /// # Errors
-    /// When something does not start.
-    pub async fn recorded_with(options: Options) -> Result<Self> {
-        let recorder = Recorder::start().await?;
-        recorder.put("kv/data/payments/db", json!({"username": "app", "password": PASSWORD}));
-        let backend = vault_class(&recorder.address(), None);
-        let cluster = TokenReview::start().await?;
-        Self::assemble(recorder, cluster, &[&backend, DB_CLASS], options).await
+        Setup::default().recorder().await
     }
 }
 
 impl<B> World<B> {
-    async fn assemble(backend: B, cluster: TokenReview, classes: &[&str], options: Options) -> Result<Self> {
+    async fn assemble(backend: B, cluster: TokenReview, class: &str, setup: Setup) -> Result<Self> {
         let scratch = Scratch::new()?;
         // Before the plugin starts: then it is not ready before it knows them.
         let directory = scratch.directory("classes")?;
-        write_classes(&directory, "start.yaml", &classes.join("---\n"))?;
-        let plugin = Plugin::start(&scratch, options).await?;
+        write_classes(&directory, "start.yaml", &format!("{class}{}---\n{DB_CLASS}{}", setup.allow, setup.classes))?;
+        let plugin = Plugin::start(&scratch, setup.options).await?;
         let kubelet = Kubelet::new(plugin.pods(), plugin.csi_socket(), &plugin.registration_socket());
         Ok(Self { plugin, kubelet, backend, cluster, scratch })
     }
@@ -155,7 +196,7 @@ impl<B> World<B> {
 /// A `SecretBackend` named `vault`, for the service account `payments/app` and the secrets `kv/payments/*`.
 #[must_use]
 pub fn vault_class(address: &str, authority: Option<&str>) -> String {
-    let trust = authority.map(|pem| format!("    ca: {{pem: {}}}\n", json!(pem))).unwrap_or_default();
+    let trust = authority.map(|pem| format!("    caBundle: {}\n", json!(pem))).unwrap_or_default();
     format!(
         "apiVersion: evanesce.dev/v1alpha1
 kind: SecretBackend
@@ -181,6 +222,22 @@ spec:
     - {path: password, from: {backend: vault, secret: kv/payments/db, key: password}}
     - {path: db.json, from: {backend: vault, secret: kv/payments/db}}
 ";
+
+/// A `SecretVolume` named `payments/NAME` that is refreshed every second, without jitter, and has these files.
+#[must_use]
+pub fn lively_class(name: &str, files: &[&str]) -> String {
+    let files: String = files.iter().map(|file| format!("    - {file}\n")).collect();
+    format!(
+        "apiVersion: evanesce.dev/v1alpha1
+kind: SecretVolume
+metadata: {{name: {name}, namespace: payments}}
+spec:
+  refresh: {{every: 1s, jitter: 0%}}
+  keepPrevious: 2s
+  files:
+{files}"
+    )
+}
 
 /// What the role may do: read the newest values, and ask which version is the newest.
 const PAYMENTS: &str = r#"
