@@ -78,10 +78,6 @@ pub struct Args {
     #[arg(long, env = "EVANESCE_FIRST_DELIVERY_TIMEOUT", default_value = "20s", value_parser = duration)]
     pub first_delivery_timeout: Duration,
 
-    /// How long the previous generation of a volume stays readable after a refresh.
-    #[arg(long, env = "EVANESCE_KEEP_PREVIOUS", default_value = "10s", value_parser = duration)]
-    pub keep_previous: Duration,
-
     /// What to log: `error`, `warn`, `info`, `debug`, `trace`, or directives such as `info,evanesce_engine=debug`.
     #[arg(long, env = "EVANESCE_LOG", default_value = "info")]
     pub log: String,
@@ -258,7 +254,6 @@ mod tests {
             ("--namespace-tmpfs-limit", "99999999999Gi", "512Mi"),
             ("--first-delivery-timeout", "20", "20s"),
             ("--first-delivery-timeout", "0s", "20s"),
-            ("--keep-previous", "-1s", "20s"),
             ("--log-format", "xml", "json"),
         ] {
             let assignment = format!("{flag}={value}");
@@ -277,7 +272,6 @@ mod tests {
             "--http-address=none",
             "--audit=file:/var/log/a.json",
             "--namespace-tmpfs-limit=8192",
-            "--keep-previous=500ms",
             "--first-delivery-timeout=2m",
         ])
         .unwrap();
@@ -286,7 +280,6 @@ mod tests {
         assert_eq!(args.http_address, HttpAddress(None));
         assert_eq!(args.audit, Audit::File("/var/log/a.json".into()));
         assert_eq!(args.namespace_tmpfs_limit, 8192);
-        assert_eq!(args.keep_previous, Duration::from_millis(500));
         assert_eq!(args.first_delivery_timeout, Duration::from_secs(120));
     }
 }

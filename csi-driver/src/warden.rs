@@ -139,7 +139,6 @@ fn engine_config(args: &Args, reduced: Vec<Reduced>) -> EngineConfig {
         },
         limits: Limits { node_tmpfs: args.node_tmpfs_limit, namespace_tmpfs: args.namespace_tmpfs_limit },
         first_delivery_timeout: args.first_delivery_timeout,
-        keep_previous: args.keep_previous,
         log: args.log.clone(),
         log_format: args.log_format.into(),
         reduced,

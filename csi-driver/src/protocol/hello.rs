@@ -85,8 +85,6 @@ pub struct EngineConfig {
     pub limits: Limits,
     /// A first delivery fails after this long.
     pub first_delivery_timeout: Duration,
-    /// How long the previous generation of a volume stays readable after a swap.
-    pub keep_previous: Duration,
     /// The log filter, in `tracing`'s directive syntax.
     pub log: String,
     /// How log lines are written.

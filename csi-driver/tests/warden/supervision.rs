@@ -95,7 +95,6 @@ fn config(ground: &Ground) -> EngineConfig {
         audit: AuditChoice::None,
         limits: Limits { node_tmpfs: CEILING, namespace_tmpfs: CEILING },
         first_delivery_timeout: Duration::from_secs(20),
-        keep_previous: Duration::from_secs(10),
         log: "info".into(),
         log_format: LogFormat::Auto,
         reduced: Vec::new(),
