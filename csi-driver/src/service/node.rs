@@ -132,8 +132,12 @@ impl NodeService {
     }
 
     fn stats(&self, volume: &str, path: &str) -> Result<NodeGetVolumeStatsResponse, Error> {
-        let (id, path) = (parse_volume(volume)?, parse_target("volume_path", path)?);
-        let volume = self.plugin.volumes.get(&id).filter(|volume| volume.target == path);
+        let id = parse_volume(volume)?;
+        if path.is_empty() {
+            return Err(Error::invalid("volume_path is missing"));
+        }
+        // Compared and never opened, so it needs no check: where no target can be, nothing is published.
+        let volume = self.plugin.volumes.get(&id).filter(|volume| volume.target.as_str() == path);
         let Some(volume) = volume else {
             return Err(Error::missing(format!("volume {id} is not published at this volume_path")));
         };
