@@ -24,12 +24,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::error::{Error, Kind};
-use crate::names::BackendName;
-use crate::policy::Grant;
+use crate::names::{BackendName, ServiceAccountUid};
+use crate::policy::grant::Grant;
 use crate::secret::{Secret, Version};
-use crate::secret_ref::SecretRef;
-use crate::token::Audience;
-use crate::workload::{Caller, Workload};
+use crate::secret_ref::{SecretRef, WirePath};
+use crate::token::{Audience, Token};
+use crate::workload::Workload;
 
 /// A place where secrets live.
 #[async_trait]
@@ -115,19 +115,19 @@ pub struct Login {
     pub ttl: Option<Duration>,
 }
 
-/// The exact path that a backend is sent; only a backend makes one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct WirePath(String);
+/// A workload with what it proves itself by: what a backend logs in with.
+pub struct Caller<'a> {
+    /// Who asks.
+    pub workload: &'a Workload,
+    /// The token for the backend's audience; absent for backends that ask for none.
+    pub token: Option<&'a Token>,
+}
 
-impl WirePath {
-    /// Wraps what [`Backend::canonical`] made.
-    pub fn new(path: String) -> Self {
-        Self(path)
-    }
-
-    /// The path as it is sent.
-    pub fn as_str(&self) -> &str {
-        &self.0
+impl Caller<'_> {
+    /// The service account's uid, as its token says; part of every identity, because a deleted and re-created account
+    /// of the same name is somebody else.
+    pub fn service_account_uid(&self) -> Option<&ServiceAccountUid> {
+        self.token.and_then(|token| token.claims().service_account_uid.as_ref())
     }
 }
 

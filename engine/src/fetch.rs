@@ -11,7 +11,7 @@ use futures_util::future::{FutureExt, join_all};
 use futures_util::stream::{self, StreamExt};
 
 use crate::audit::{Event, Outcome, Scope, Shown};
-use crate::backend::{Backend, BackendError, BackendErrorKind, Identity, Session};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Session};
 use crate::error::Error;
 use crate::names::BackendName;
 use crate::policy::{Allow, Grant};
@@ -19,7 +19,6 @@ use crate::secret::Secret;
 use crate::secret_ref::SecretRef;
 use crate::spec::backend::Limits;
 use crate::token::{Token, Tokens};
-use crate::workload::Caller;
 
 /// A backend with who may use it and how hard.
 pub struct BackendHandle {

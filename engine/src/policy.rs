@@ -7,38 +7,17 @@
 //! Policy is asked about the exact path that the backend will be sent ([`Backend::canonical`]), and the patterns of an
 //! allow entry went through the same function when the class was read.
 
-use crate::backend::{Backend, WirePath};
+pub mod grant;
+
+use crate::backend::Backend;
 use crate::error::Error;
-use crate::secret_ref::SecretRef;
+use crate::secret_ref::{SecretRef, WirePath};
 use crate::workload::Workload;
+
+pub use grant::Grant;
 
 /// Parts of a backend that administer it or log in to it. `*` does not reach them: an allow entry has to name them.
 const SYSTEM: [&str; 3] = ["auth/", "identity/", "sys/"];
-
-/// Proof that policy lets this workload ask for this. Only [`authorise`] makes one.
-#[derive(Clone, Debug)]
-pub struct Grant {
-    reference: SecretRef,
-    path: WirePath,
-    role: Option<String>,
-}
-
-impl Grant {
-    /// What was asked, as its user wrote it.
-    pub fn reference(&self) -> &SecretRef {
-        &self.reference
-    }
-
-    /// The exact path to send.
-    pub fn path(&self) -> &WirePath {
-        &self.path
-    }
-
-    /// The role that the allow entry names, where it names one.
-    pub fn role(&self) -> Option<&str> {
-        self.role.as_deref()
-    }
-}
 
 /// One entry of a backend's allow list.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,7 +130,7 @@ pub fn authorise(
             && entry.secrets.iter().any(|pattern| pattern.matches(&path))
     });
     match entry {
-        Some(entry) => Ok(Grant { reference: reference.clone(), path, role: entry.role.clone() }),
+        Some(entry) => Ok(Grant::new(reference.clone(), path, entry.role.clone())),
         None => Err(Error::refused(format!(
             "service account {}/{} may not read {} from backend {}: ask for an entry in spec.allow of SecretBackend {}",
             workload.namespace, workload.service_account, reference.path, reference.backend, reference.backend

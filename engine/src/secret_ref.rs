@@ -65,6 +65,22 @@ impl fmt::Display for SecretPath {
     }
 }
 
+/// The exact path that a backend is sent; only a backend makes one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WirePath(String);
+
+impl WirePath {
+    /// Wraps what [`Backend::canonical`](crate::backend::Backend::canonical) made.
+    pub fn new(path: String) -> Self {
+        Self(path)
+    }
+
+    /// The path as it is sent.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
 /// One question to one backend. Two files that ask the same question are answered by one read.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct SecretRef {

@@ -14,12 +14,11 @@ use std::time::Duration;
 
 use evanesce_engine::backend::contract::{grant, parse_token, unsigned_token, workload};
 use evanesce_engine::backend::vault::VaultBackend;
-use evanesce_engine::backend::{Backend, BackendError, BackendErrorKind as Kind, Session};
+use evanesce_engine::backend::{Backend, BackendError, BackendErrorKind as Kind, Caller, Session};
 use evanesce_engine::names::BackendName;
 use evanesce_engine::policy::Grant;
 use evanesce_engine::secret::Secret;
 use evanesce_engine::spec::backend::{Limits, PemSource, VaultSpec};
-use evanesce_engine::workload::Caller;
 use futures_util::future::join_all;
 use vault_stand_in::{Certificate, Settings, StandIn};
 

@@ -17,14 +17,14 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::future::join_all;
 
-use crate::backend::{Backend, BackendError, BackendErrorKind, Identity, Session};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Session};
 use crate::keep::HeapKeep;
 use crate::names::{Namespace, NodeName, PodName, PodUid, ServiceAccountName};
 use crate::policy::{self, Allow, Glob, Grant, SecretPattern};
 use crate::secret::{Secret, SecretBytes};
 use crate::secret_ref::{SecretPath, SecretRef};
 use crate::token::{Token, Tokens};
-use crate::workload::{Caller, Workload};
+use crate::workload::Workload;
 
 /// A value that must turn up nowhere but in a secret's bytes.
 pub const CANARY: &str = "canary-value-7Gq2xWzK";

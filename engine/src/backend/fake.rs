@@ -13,14 +13,13 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use crate::backend::{Backend, BackendError, BackendErrorKind, Identity, Login, Session, WirePath};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Login, Session};
 use crate::error::Error;
 use crate::names::{BackendName, Namespace, ServiceAccountName};
 use crate::policy::Grant;
 use crate::secret::{Lease, Secret, SecretBytes, Value, ValueKind, Version};
-use crate::secret_ref::SecretRef;
+use crate::secret_ref::{SecretRef, WirePath};
 use crate::token::Audience;
-use crate::workload::Caller;
 
 /// What stands before every path on its imagined wire.
 const ROOT: &str = "fake/";

@@ -26,16 +26,15 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 
-use crate::backend::{Backend, BackendError, BackendErrorKind, Identity, Login, Session, WirePath};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Login, Session};
 use crate::credentials::CredentialFiles;
 use crate::error::Error;
 use crate::names::BackendName;
 use crate::policy::Grant;
 use crate::secret::{Secret, Version};
-use crate::secret_ref::SecretRef;
+use crate::secret_ref::{SecretRef, WirePath};
 use crate::spec::backend::SealedSpec;
 use crate::token::Audience;
-use crate::workload::Caller;
 
 pub use file::{seal, unseal};
 pub use folder::SUFFIX;

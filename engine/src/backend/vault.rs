@@ -21,14 +21,13 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 use crate::backend::role::RoleTemplate;
-use crate::backend::{Backend, BackendError, BackendErrorKind, Identity, Login, Session, WirePath};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Login, Session};
 use crate::credentials::CredentialFiles;
 use crate::error::Error;
 use crate::names::BackendName;
-use crate::secret_ref::{SecretPath, SecretRef};
+use crate::secret_ref::{SecretPath, SecretRef, WirePath};
 use crate::spec::backend::{Limits, VaultAuth, VaultSpec};
 use crate::token::Audience;
-use crate::workload::Caller;
 
 use failure::Doing;
 use login::LoggedIn;

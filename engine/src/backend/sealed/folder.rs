@@ -11,7 +11,8 @@ use std::path::PathBuf;
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
 
-use crate::backend::{BackendError, BackendErrorKind, WirePath};
+use crate::backend::{BackendError, BackendErrorKind};
+use crate::secret_ref::WirePath;
 
 /// What a secret's path lacks to be a file's.
 pub const SUFFIX: &str = ".yaml.age";

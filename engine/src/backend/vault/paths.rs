@@ -7,9 +7,8 @@
 //! A path that is written in the wire form below such a mount is refused with the cure, so that every secret has one
 //! name, and so that nobody reaches the mount's other ends (`metadata`, `delete`, …) under the name of a secret.
 
-use crate::backend::WirePath;
 use crate::error::Error;
-use crate::secret_ref::{SecretPath, SecretRef};
+use crate::secret_ref::{SecretPath, SecretRef, WirePath};
 
 /// Ends of a KV mount that a path could name instead of a secret. `config` is not among them: a secret may well have
 /// that name, and `kv/config` is sent as `kv/data/config`.
