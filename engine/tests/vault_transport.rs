@@ -274,9 +274,22 @@ async fn a_server_that_does_not_answer_costs_the_limit_and_no_more() {
     let settings = Settings { timeout: Duration::from_millis(200), ..Settings::default() };
     let (server, backend, session) = one_secret(&settings).await;
     server.next_silent();
-    let error = error(session.fetch(&newest(&backend, "kv/db")).await);
-    assert_eq!(error.kind, Kind::TimedOut);
+    let db = newest(&backend, "kv/db");
+    let answer = tokio::time::timeout(Duration::from_secs(10), session.fetch(&db)).await;
+    assert_eq!(error(answer.expect("an end")).kind, Kind::TimedOut);
     assert_eq!(value(&session.fetch(&newest(&backend, "kv/db")).await.unwrap()), b"value");
+}
+
+#[test]
+fn a_proxy_of_the_environment_is_not_used() {
+    // The environment is read when a client is made; a process of its own has its own.
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    for name in ["ALL_PROXY", "HTTPS_PROXY", "https_proxy"] {
+        child.env(name, "http://127.0.0.1:9");
+    }
+    let output = child.args(["--exact", "a_request_carries_its_token_and_the_servers_namespace"]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
 }
 
 #[tokio::test]
@@ -299,7 +312,7 @@ async fn only_a_server_with_the_right_certificate_is_sent_anything() {
 }
 
 #[tokio::test]
-async fn the_systems_authorities_do_not_vouch_beside_a_private_one_nor_the_other_way_round() {
+async fn without_a_private_authority_only_the_systems_are_trusted() {
     let server = StandIn::start().await;
     let mut spec = server.spec(&Settings::default());
     spec.ca = None;

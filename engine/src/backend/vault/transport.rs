@@ -261,4 +261,18 @@ mod tests {
             assert!(with(bad).is_err(), "accepted {bad:?}");
         }
     }
+
+    #[test]
+    fn a_path_that_a_url_would_change_is_not_sent() {
+        let tls = ClientConfig::builder_with_provider(std::sync::Arc::new(rustls::crypto::ring::default_provider()));
+        let tls = tls.with_safe_default_protocol_versions().unwrap();
+        let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
+        let connections = server("https://vault.example").unwrap().connect(&tls).unwrap();
+        assert_eq!(connections.url("kv/data/a@b", None).unwrap().as_str(), "https://vault.example/v1/kv/data/a@b");
+        for path in
+            ["kv/../sys/raw", "kv/./a", "kv/%2e%2e/a", "kv/a?b", "kv/a#b", "kv/a b", "kv/a\\b", "kv/ä", "kv/a\n"]
+        {
+            assert!(connections.url(path, None).is_err(), "sent {path:?}");
+        }
+    }
 }
