@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use crate::plugin::Plugin;
 use crate::protocol::VolumeId;
 use crate::record::Record;
+use crate::refresher::sweep_later;
 use crate::tmpfs_target::numbers;
 use crate::volume::{State, Volume};
 use crate::volumes::Publish;
@@ -55,7 +56,7 @@ async fn take_over(plugin: &Arc<Plugin>, id: &VolumeId, record: Record) -> Resul
         return Ok(false);
     };
     let generations = Arc::new(Generations::new(root));
-    let (shown, newest) = numbers(&generations).await?;
+    let (shown, there) = numbers(&generations).await?;
     if shown.is_none() {
         // Made and never shown: nobody can be reading it.
         plugin.mounts.detach(id, &record.target).await?;
@@ -63,7 +64,8 @@ async fn take_over(plugin: &Arc<Plugin>, id: &VolumeId, record: Record) -> Resul
         return Ok(false);
     }
     let until = plugin.clock().monotonic() + KEEP_FOUND;
-    let old: VecDeque<_> = (1..=newest).filter(|number| Some(*number) != shown).map(|number| (number, until)).collect();
+    let old: VecDeque<_> =
+        there.into_iter().filter(|number| Some(*number) != shown).map(|number| (number, until)).collect();
     let subject = record.subject(id);
     let state = State {
         before: record.before,
@@ -78,6 +80,7 @@ async fn take_over(plugin: &Arc<Plugin>, id: &VolumeId, record: Record) -> Resul
     // Tokens are never written down: the first republish brings one, and with it the first refresh.
     plugin.deadlines.refresh_in(id, UNTIL_READ, plugin.clock());
     plugin.deadlines.wait_for_token(id);
+    sweep_later(plugin, &volume, &*volume.state.lock().await);
     claim.live(Arc::new(volume));
     Ok(true)
 }

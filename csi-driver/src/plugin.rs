@@ -20,7 +20,7 @@ use crate::metrics::Metrics;
 use crate::mounts::Mounts;
 use crate::protocol::{TargetPath, VolumeId};
 use crate::publish_request::PublishRequest;
-use crate::refresher::Deadlines;
+use crate::refresher::{Deadlines, note_edit};
 use crate::tmpfs_target::FirstTarget;
 use crate::volume::{State, Volume};
 use crate::volumes::{Claim, Publish, Volumes};
@@ -109,7 +109,9 @@ impl Plugin {
         self.remember(&volume, &*volume.state.lock().await).await;
         self.deadlines.refresh_in(&volume.id, delivered.spec.refresh, self.clock());
         info!(volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod, "volume is mounted");
-        claim.live(volume);
+        claim.live(Arc::clone(&volume));
+        // An edit that came before the volume was live was noted by nobody.
+        note_edit(self, &volume, &*volume.state.lock().await);
         Ok(())
     }
 
@@ -161,12 +163,12 @@ impl Plugin {
     }
 
     async fn remove(&self, volume: Option<Arc<Volume>>, id: &VolumeId, target: &TargetPath) -> Result<(), Error> {
-        self.deadlines.forget(id);
-        // A refresh was told to stop; what it is doing beneath the volume's folder comes to its end first.
+        // A refresh was told to stop, and a republish may be mounting the volume again: they come to their end first.
         let _state = match &volume {
             Some(volume) => Some(volume.state.lock().await),
             None => None,
         };
+        self.deadlines.forget(id);
         self.mounts.detach(id, target).await?;
         self.mounts.drop_record(id).await?;
         let subject = volume.as_ref().map(|volume| volume.subject.clone());

@@ -52,11 +52,15 @@ impl Deadlines {
         self.at(Due::Refresh(volume.clone()), clock.monotonic() + refresh_after(refresh, random()));
     }
 
+    /// The volume is due after `wait`, unless something made it due sooner while it was being refreshed.
+    fn again_in(&self, volume: &VolumeId, wait: Duration, clock: &dyn Clock) {
+        self.table().sooner(Due::Refresh(volume.clone()), clock.monotonic() + wait);
+        self.changed.notify_one();
+    }
+
     /// The volume's class was edited: it is due soon.
     fn edited(&self, volume: &VolumeId, refresh: Refresh, clock: &dyn Clock) {
-        let at = clock.monotonic() + edited_after(refresh, random());
-        self.table().sooner(Due::Refresh(volume.clone()), at);
-        self.changed.notify_one();
+        self.again_in(volume, edited_after(refresh, random()), clock);
     }
 
     /// A token came for a volume: if it waited for one, it is due.
@@ -129,14 +133,16 @@ pub async fn run(plugin: Arc<Plugin>, stop: CancellationToken) {
 /// Makes volumes due whose classes are not those they were made from.
 fn note_edits(plugin: &Plugin) {
     for volume in plugin.volumes.live() {
-        // A volume that is held notes the edit itself when it is done.
-        if let Ok(state) = volume.state.try_lock() {
-            note_edit(plugin, &volume, &state);
+        match volume.state.try_lock() {
+            Ok(state) => note_edit(plugin, &volume, &state),
+            // Whoever holds it may have looked already: one refresh too many costs less than an edit that is lost.
+            Err(_) => plugin.deadlines.edited(&volume.id, Refresh::default(), plugin.clock()),
         }
     }
 }
 
-fn note_edit(plugin: &Plugin, volume: &Volume, state: &State) {
+/// Makes the volume due if its class is not the one it was made from.
+pub fn note_edit(plugin: &Plugin, volume: &Volume, state: &State) {
     let Some(before) = &state.before else { return };
     match plugin.deliverer.revision(&volume.subject) {
         Ok(revision) if revision == before.revision => {}
@@ -209,9 +215,7 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
         }
         None => debug!(volume_id = %volume.id, "volume is up to date"),
     }
-    plugin.deadlines.refresh_in(&volume.id, spec.refresh, plugin.clock());
-    // An edit that came while the volume was held was not noted by anybody else.
-    note_edit(plugin, volume, state);
+    plugin.deadlines.again_in(&volume.id, refresh_after(spec.refresh, random()), plugin.clock());
 }
 
 fn failed(plugin: &Plugin, volume: &Volume, state: &mut State, error: &Error) {
@@ -229,7 +233,7 @@ fn failed(plugin: &Plugin, volume: &Volume, state: &mut State, error: &Error) {
         kind = error.kind().as_str(), %error, detail = error.detail(), failures = state.failures, ?retry,
         "volume is stale: its pod keeps the last good files"
     );
-    plugin.deadlines.at(Due::Refresh(volume.id.clone()), plugin.clock().monotonic() + retry);
+    plugin.deadlines.again_in(&volume.id, retry, plugin.clock());
 }
 
 /// Removes generations whose time has come.

@@ -3,6 +3,7 @@
 
 //! Where files become visible: a new tmpfs that is attached once it is whole, or the next generation of one.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -24,6 +25,8 @@ use crate::volume::{State, Volume};
 const DEFAULT_SIZE: u64 = 1 << 20;
 /// One inode for each kibibyte: a page holds a file, and the rest are for folders and links.
 const BYTES_PER_INODE: u64 = 1024;
+/// More than any volume's files need, and the most that the warden grants.
+const MOST_INODES: u64 = 65_536;
 
 /// The target of a first delivery.
 pub struct FirstTarget<'a> {
@@ -43,7 +46,7 @@ impl Target for FirstTarget<'_> {
         let PublishRequest { volume, target, subject, group, .. } = self.request;
         let size = size_for(spec, &projection)?;
         let reservation = self.budget.reserve(&subject.workload.namespace, size)?;
-        let root = self.mounts.make(volume, size, size / BYTES_PER_INODE).await?;
+        let root = self.mounts.make(volume, size, (size / BYTES_PER_INODE).min(MOST_INODES)).await?;
         let generations = Arc::new(Generations::new(root));
         write(self.mounts, &generations, 1, &Arc::new(projection)).await?;
         show(&generations, 1).await?;
@@ -74,11 +77,12 @@ impl Target for RefreshTarget<'_> {
         let mut state = self.state.lock().await;
         self.grow(&mut state, size_for(spec, &projection)?).await?;
         let generations = &self.volume.generations;
-        let (shown, newest) = numbers(generations).await?;
+        let (shown, there) = numbers(generations).await?;
+        let next = there.last().copied().unwrap_or(0) + 1;
         let projection = Arc::new(projection);
         // Old generations stay as long as they fit; the one that is shown always does.
         loop {
-            match write(self.mounts, generations, newest + 1, &projection).await {
+            match write(self.mounts, generations, next, &projection).await {
                 Err(error) if error.kind() == Kind::Exhausted => match state.retired.pop_front() {
                     Some((oldest, _)) => remove(generations, oldest).await?,
                     None => return Err(error),
@@ -86,9 +90,9 @@ impl Target for RefreshTarget<'_> {
                 other => break other?,
             }
         }
-        show(generations, newest + 1).await?;
+        show(generations, next).await?;
         state.retired.extend(shown.map(|number| (number, self.keep_until)));
-        Ok(Placed { generation: newest + 1, options: Vec::new() })
+        Ok(Placed { generation: next, options: Vec::new() })
     }
 }
 
@@ -156,13 +160,13 @@ pub async fn remove(generations: &Arc<Generations>, number: u64) -> Result<(), E
     blocking(move || there.remove(number)).await?.map_err(|error| failed("removed", number, &error))
 }
 
-/// The generation that is shown, and the newest there is.
+/// The generation that is shown, and every one there is.
 ///
 /// # Errors
 /// [`Kind::Internal`], with what the kernel said.
-pub async fn numbers(generations: &Arc<Generations>) -> Result<(Option<u64>, u64), Error> {
+pub async fn numbers(generations: &Arc<Generations>) -> Result<(Option<u64>, BTreeSet<u64>), Error> {
     let there = Arc::clone(generations);
-    let read = move || Ok((there.shown()?, there.numbers()?.last().copied().unwrap_or(0)));
+    let read = move || Ok((there.shown()?, there.numbers()?));
     blocking(read).await?.map_err(|error: std::io::Error| failed("found", 0, &error))
 }
 

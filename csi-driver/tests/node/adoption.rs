@@ -1,0 +1,137 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! An engine half that starts on a node with volumes.
+
+use std::time::Duration;
+
+use evanesce_proto::kubelet::Publish;
+use tokio::time::advance;
+use tonic::Code;
+
+use crate::classes::EVERY;
+use crate::fake_mounts::Call;
+use crate::ground::{Node, VOLUME, code, generations, settle, until};
+
+/// A node whose engine half was replaced by another one.
+async fn restarted() -> (Node, Publish) {
+    let node = Node::new().await;
+    let pod = node.pod("payments", "pod-1");
+    node.publish(&pod).await.unwrap();
+    (node.restart().await, pod)
+}
+
+fn refreshes(node: &Node, outcome: &str, times: u64) -> bool {
+    node.counts(&format!("evanesce_refreshes_total{{outcome=\"{outcome}\"}} {times}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_taken_over_shows_what_it_showed() {
+    let (node, pod) = restarted().await;
+    assert_eq!(node.plugin.volumes.live().len(), 1);
+    node.assert_whole(&pod, "first");
+    assert_eq!(generations(&pod), (vec!["..g1".to_owned()], "..g1".to_owned()));
+    assert_eq!((node.mounts.count(Call::Make), node.mounts.count(Call::Attach)), (1, 1));
+    assert_eq!(node.plugin.budget.reserved(), VOLUME);
+    assert!(node.plugin.volumes.live()[0].tokens().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_republish_after_a_restart_refreshes() {
+    let (node, pod) = restarted().await;
+    node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
+    settle().await;
+    assert!(refreshes(&node, "unauthenticated", 0), "there is no token to try with");
+    // Time stands still.
+    node.publish(&pod).await.unwrap();
+    until("the volume is refreshed", || refreshes(&node, "ok", 1)).await;
+    node.assert_whole(&pod, "second");
+    assert_eq!(generations(&pod).1, "..g2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_taken_over_and_has_not_changed_gets_no_generation() {
+    let (node, pod) = restarted().await;
+    node.publish(&pod).await.unwrap();
+    until("the volume is refreshed", || refreshes(&node, "unchanged", 1)).await;
+    assert_eq!(generations(&pod), (vec!["..g1".to_owned()], "..g1".to_owned()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_taken_over_can_be_unpublished() {
+    let (node, pod) = restarted().await;
+    assert_eq!(code(node.unpublish(&pod).await), Code::Ok);
+    node.assert_nothing_left(&pod);
+    assert_eq!(node.auditor.codes(), ["unmount"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_previous_generation_that_is_found_is_swept_in_its_time() {
+    let node = Node::new().await;
+    let pod = node.pod("payments", "pod-1");
+    node.publish(&pod).await.unwrap();
+    node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
+    advance(EVERY).await;
+    until("the new generation is shown", || refreshes(&node, "ok", 1)).await;
+    let node = node.restart().await;
+    assert_eq!(generations(&pod).0, ["..g1", "..g2"]);
+    settle().await;
+    advance(Duration::from_secs(60)).await;
+    until("the previous generation is gone", || generations(&pod).0 == ["..g2"]).await;
+    node.assert_whole(&pod, "second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_without_a_volume_is_dropped() {
+    let node = Node::new().await;
+    let pod = node.pod("payments", "pod-1");
+    node.publish(&pod).await.unwrap();
+    node.mounts.unmount(pod.target_path());
+    let node = node.restart().await;
+    node.assert_nothing_left(&pod);
+    node.publish(&pod).await.unwrap();
+    node.assert_whole(&pod, "first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_record_of_another_version_is_left_alone_with_its_volume() {
+    let node = Node::new().await;
+    let pod = node.pod("payments", "pod-1");
+    node.publish(&pod).await.unwrap();
+    let ours = node.mounts.records().into_values().next().unwrap();
+    let theirs = String::from_utf8(ours).unwrap().replace("\"version\":1,", "\"version\":2,").into_bytes();
+    node.mounts.set_record(pod.volume_id(), theirs.clone());
+    let node = node.restart().await;
+    assert!(node.plugin.volumes.live().is_empty());
+    assert_eq!(node.mounts.records().into_values().collect::<Vec<_>>(), [theirs]);
+    assert_eq!((node.mounts.count(Call::Adopt), node.mounts.count(Call::Detach)), (0, 0));
+    node.assert_whole(&pod, "first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn records_that_are_none_do_not_keep_others_from_being_taken_over() {
+    let node = Node::new().await;
+    let pod = node.pod("payments", "pod-1");
+    node.publish(&pod).await.unwrap();
+    for (id, record) in [("a-empty", ""), ("a-torn", "{\"version\":1,"), ("z-other", "null")] {
+        node.mounts.set_record(id, record.into());
+    }
+    let node = node.restart().await;
+    assert_eq!(node.plugin.volumes.live().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_was_attached_and_never_remembered_is_refreshed_whole() {
+    let node = Node::new().await;
+    let pod = node.pod("payments", "pod-1");
+    node.publish(&pod).await.unwrap();
+    // What is written before the mount: everything but what the volume shows.
+    let record = node.mounts.records().into_values().next().unwrap();
+    let text = String::from_utf8(record).unwrap();
+    let at = text.find(",\"before\":").unwrap();
+    node.mounts.set_record(pod.volume_id(), format!("{},\"before\":null}}", &text[..at]).into_bytes());
+    let node = node.restart().await;
+    node.publish(&pod).await.unwrap();
+    until("the volume is refreshed", || refreshes(&node, "ok", 1)).await;
+    node.assert_whole(&pod, "first");
+}

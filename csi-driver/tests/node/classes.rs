@@ -1,0 +1,106 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Classes in memory, and the one backend they name.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use evanesce_engine::backend::fake::FakeBackend;
+use evanesce_engine::class_source::{Class, ClassSource, Lookup};
+use evanesce_engine::error::Error;
+use evanesce_engine::fetch::{BackendHandle, Backends};
+use evanesce_engine::names::{BackendName, Namespace, VolumeClassName};
+use evanesce_engine::policy::{Allow, Glob, SecretPattern};
+use evanesce_engine::projection::FilePath;
+use evanesce_engine::secret_ref::{SecretPath, SecretRef};
+use evanesce_engine::spec::backend::Limits;
+use evanesce_engine::spec::volume::{FileSpec, Refresh, Select};
+use evanesce_engine::spec::{BackendSpec, VolumeSpec};
+use tokio::sync::watch;
+
+/// The period of [`spec`], which has no jitter.
+pub(crate) const EVERY: Duration = Duration::from_secs(300);
+
+/// A class with these files: path, secret and key, separated by spaces.
+pub(crate) fn spec(files: &[&str]) -> VolumeSpec {
+    let file = |line: &&str| {
+        let [path, secret, key] = line.split(' ').collect::<Vec<_>>()[..] else { panic!("{line:?}") };
+        let from = SecretRef {
+            backend: BackendName::parse("store").unwrap(),
+            path: SecretPath::parse(secret).unwrap(),
+            version: None,
+            args: Default::default(),
+        };
+        let select = Select::Key(key.to_owned());
+        FileSpec { path: FilePath::parse(path).unwrap(), from, select, mode: None, uid: None, gid: None }
+    };
+    VolumeSpec {
+        refresh: Refresh { every: EVERY, jitter_percent: 0 },
+        keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
+        size: None,
+        files: files.iter().map(file).collect(),
+    }
+}
+
+pub(crate) struct MemoryClasses {
+    volumes: Mutex<HashMap<String, Class<VolumeSpec>>>,
+    changes: watch::Sender<u64>,
+}
+
+impl MemoryClasses {
+    pub(crate) fn new() -> Self {
+        Self { volumes: Mutex::default(), changes: watch::channel(1).0 }
+    }
+
+    /// Makes or edits a class.
+    pub(crate) fn set(&self, name: &str, spec: VolumeSpec) {
+        let revision = *self.changes.borrow() + 1;
+        self.volumes.lock().unwrap().insert(name.to_owned(), Class { spec: Arc::new(spec), revision });
+        self.changes.send_replace(revision);
+    }
+
+    pub(crate) fn remove(&self, name: &str) {
+        self.volumes.lock().unwrap().remove(name);
+        self.changes.send_modify(|revision| *revision += 1);
+    }
+}
+
+impl ClassSource for MemoryClasses {
+    fn backend(&self, _: &BackendName) -> Lookup<BackendSpec> {
+        Lookup::Absent(None)
+    }
+
+    /// Every namespace has the same classes, but `no-classes`.
+    fn volume(&self, namespace: &Namespace, name: &VolumeClassName) -> Lookup<VolumeSpec> {
+        if namespace.as_str() == "no-classes" {
+            return Lookup::Absent(None);
+        }
+        self.volumes.lock().unwrap().get(name.as_str()).map_or(Lookup::Absent(None), |it| Lookup::Found(it.clone()))
+    }
+
+    fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+}
+
+/// The backend `store`, which every namespace may ask for `kv/*`, but `strangers`.
+pub(crate) struct OneBackend(pub(crate) FakeBackend);
+
+impl Backends for OneBackend {
+    fn find(&self, name: &BackendName) -> Result<Arc<BackendHandle>, Error> {
+        if name.as_str() != "store" {
+            return Err(Error::missing("there is no such backend"));
+        }
+        let backend = self.0.clone();
+        let allow = |namespace: &str| Allow {
+            namespaces: vec![Glob::parse(namespace)],
+            service_accounts: vec![Glob::parse("*")],
+            secrets: vec![SecretPattern::parse("kv/*", &backend).unwrap()],
+            role: None,
+        };
+        let allow = ["payments", "team-*", "greedy"].map(allow).into();
+        Ok(Arc::new(BackendHandle { backend: Arc::new(backend), allow, limits: Limits::default(), revision: 1 }))
+    }
+}

@@ -1,0 +1,227 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! A node: the engine half's parts joined as the program joins them, a server and a kubelet.
+
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use evanesce_csi::adoption;
+use evanesce_csi::budget::Budget;
+use evanesce_csi::metrics::Metrics;
+use evanesce_csi::plugin::Plugin;
+use evanesce_csi::refresher;
+use evanesce_csi::service::node::NodeService;
+use evanesce_csi::volumes::Volumes;
+use evanesce_engine::audit::recording::RecordingAuditor;
+use evanesce_engine::backend::fake::FakeBackend;
+use evanesce_engine::clock::Clock;
+use evanesce_engine::deliver::Deliverer;
+use evanesce_engine::keep::HeapKeep;
+use evanesce_engine::names::NodeName;
+use evanesce_engine::projection::DigestKey;
+use evanesce_proto::csi::node_client::NodeClient;
+use evanesce_proto::csi::node_server::NodeServer;
+use evanesce_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
+use evanesce_proto::kubelet::{Pod, Publish, Token, TokensIn};
+use futures_util::StreamExt;
+use hyper_util::rt::TokioIo;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::transport::{Channel, Endpoint, Server};
+use tonic::{Code, Status};
+
+use crate::classes::{MemoryClasses, OneBackend, spec};
+use crate::fake_mounts::FakeMounts;
+
+/// One mebibyte: what a volume of small files takes.
+pub(crate) const VOLUME: u64 = 1 << 20;
+
+/// Wall time that goes with the runtime's.
+struct TestClock(Instant);
+
+impl Clock for TestClock {
+    fn now(&self) -> SystemTime {
+        // 2026-01-01
+        SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600) + self.0.elapsed()
+    }
+
+    fn monotonic(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+pub(crate) struct Node {
+    pub(crate) backend: FakeBackend,
+    pub(crate) mounts: Arc<FakeMounts>,
+    pub(crate) classes: Arc<MemoryClasses>,
+    pub(crate) auditor: Arc<RecordingAuditor>,
+    pub(crate) plugin: Arc<Plugin>,
+    pub(crate) metrics: evanesce_runtime::metrics::Metrics,
+    pub(crate) channel: Channel,
+    clock: Arc<TestClock>,
+    _stop: DropGuard,
+}
+
+impl Node {
+    /// A node with the class `db` of two files, and room for many volumes.
+    pub(crate) async fn new() -> Self {
+        Self::with_limits(1 << 30, 1 << 30).await
+    }
+
+    pub(crate) async fn with_limits(node: u64, namespace: u64) -> Self {
+        let backend = FakeBackend::new("store");
+        backend.put("kv/db", &[("username", "app"), ("password", "first")]);
+        let classes = Arc::new(MemoryClasses::new());
+        classes.set("db", spec(&["username kv/db username", "password kv/db password"]));
+        let budget = Budget::new(node, namespace);
+        Self::start(backend, Arc::new(FakeMounts::new()), classes, budget, Arc::new(TestClock(Instant::now()))).await
+    }
+
+    /// The engine half dies and another one starts.
+    pub(crate) async fn restart(self) -> Self {
+        let Self { backend, mounts, classes, clock, .. } = self;
+        Self::start(backend, mounts, classes, Budget::new(1 << 30, 1 << 30), clock).await
+    }
+
+    async fn start(
+        backend: FakeBackend,
+        mounts: Arc<FakeMounts>,
+        classes: Arc<MemoryClasses>,
+        budget: Arc<Budget>,
+        clock: Arc<TestClock>,
+    ) -> Self {
+        let auditor = Arc::new(RecordingAuditor::default());
+        let (counted, metrics) = Metrics::declare();
+        let deliverer = Deliverer {
+            classes: Arc::clone(&classes) as _,
+            backends: Arc::new(OneBackend(backend.clone())),
+            auditor: Arc::clone(&auditor) as _,
+            clock: Arc::clone(&clock) as _,
+            digests: DigestKey::new(&[7; 32]),
+            limit: Duration::from_secs(20),
+        };
+        let plugin = Arc::new(Plugin {
+            deliverer,
+            mounts: Arc::clone(&mounts) as _,
+            budget,
+            volumes: Arc::new(Volumes::default()),
+            deadlines: Default::default(),
+            metrics: Arc::new(counted),
+            tasks: Default::default(),
+        });
+        adoption::adopt(&plugin).await.unwrap();
+        let stop = CancellationToken::new();
+        tokio::spawn(refresher::run(Arc::clone(&plugin), stop.clone()));
+        let node = NodeName::parse("node-1").unwrap();
+        let service = NodeService { plugin: Arc::clone(&plugin), node, keep: Arc::new(HeapKeep) };
+        let channel = connect(service).await;
+        Self { backend, mounts, classes, auditor, plugin, metrics, channel, clock, _stop: stop.drop_guard() }
+    }
+
+    pub(crate) fn client(&self) -> NodeClient<Channel> {
+        NodeClient::new(self.channel.clone())
+    }
+
+    /// A pod's volume of class `db`, with a token that lasts.
+    pub(crate) fn pod(&self, namespace: &str, uid: &str) -> Publish {
+        let pod =
+            Pod { name: "web-0".into(), namespace: namespace.into(), uid: uid.into(), service_account: "app".into() };
+        with_token(Publish::new(&self.mounts.pods(), pod, "secrets").attribute("secretVolume", "db"), FAR)
+    }
+
+    pub(crate) async fn send(&self, request: NodePublishVolumeRequest) -> Result<(), Status> {
+        self.client().node_publish_volume(request).await.map(drop)
+    }
+
+    pub(crate) async fn publish(&self, volume: &Publish) -> Result<(), Status> {
+        self.send(volume.request()).await
+    }
+
+    pub(crate) async fn unpublish(&self, volume: &Publish) -> Result<(), Status> {
+        self.client().node_unpublish_volume(leave(volume)).await.map(drop)
+    }
+
+    /// Two files of one generation, and nothing of any other sort: what a pod has to see or not see.
+    pub(crate) fn assert_whole(&self, volume: &Publish, password: &str) {
+        assert_eq!(read(volume, "username").as_deref(), Some("app"));
+        assert_eq!(read(volume, "password").as_deref(), Some(password));
+    }
+
+    /// No mount, folder, record, entry or reserved memory.
+    pub(crate) fn assert_nothing_left(&self, volume: &Publish) {
+        assert!(fs::symlink_metadata(volume.target_path()).is_err(), "a mount is left");
+        assert_eq!(self.mounts.volumes(), 0, "a volume is left");
+        assert!(self.mounts.records().is_empty(), "a record is left");
+        assert!(self.plugin.volumes.live().is_empty(), "an entry is left");
+        assert_eq!(self.plugin.budget.reserved(), 0, "memory is left");
+    }
+
+    /// Whether this sample is among the metrics.
+    pub(crate) fn counts(&self, sample: &str) -> bool {
+        self.metrics.encode().lines().any(|line| line == sample)
+    }
+}
+
+/// An expiry that no test reaches.
+pub(crate) const FAR: &str = "2130-01-01T00:00:00Z";
+
+pub(crate) fn with_token(volume: Publish, expires: &str) -> Publish {
+    volume.tokens(&[Token { audience: "fake", token: "t0ken", expires }], TokensIn::Secrets)
+}
+
+pub(crate) fn leave(volume: &Publish) -> NodeUnpublishVolumeRequest {
+    NodeUnpublishVolumeRequest {
+        volume_id: volume.volume_id().to_owned(),
+        target_path: volume.target_path().to_str().unwrap().to_owned(),
+    }
+}
+
+/// A file of the volume, as its pod reads it.
+pub(crate) fn read(volume: &Publish, file: &str) -> Option<String> {
+    fs::read_to_string(volume.target_path().join(file)).ok()
+}
+
+/// The generations that are there, and the one that is shown.
+pub(crate) fn generations(volume: &Publish) -> (Vec<String>, String) {
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let entries = fs::read_dir(volume.target_path()).unwrap().map(|entry| name(&entry.unwrap().path()));
+    let mut there: Vec<_> = entries.filter(|name| name.starts_with("..g")).collect();
+    there.sort();
+    (there, name(&fs::read_link(volume.target_path().join("..data")).unwrap()))
+}
+
+/// The code of an answer.
+pub(crate) fn code<T>(result: Result<T, Status>) -> Code {
+    result.map_or_else(|status| status.code(), |_| Code::Ok)
+}
+
+/// Waits for a condition while time stands still.
+pub(crate) async fn until(what: &str, holds: impl Fn() -> bool) {
+    let begun = std::time::Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "waited in vain until {what}");
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Lets everything run that can run while time stands still: for what must not happen.
+pub(crate) async fn settle() {
+    for _ in 0..1000 {
+        tokio::task::yield_now().await;
+    }
+}
+
+async fn connect(service: NodeService) -> Channel {
+    let (ours, theirs) = tokio::io::duplex(1 << 16);
+    let incoming = futures_util::stream::iter([std::io::Result::Ok(theirs)]).chain(futures_util::stream::pending());
+    tokio::spawn(Server::builder().add_service(NodeServer::new(service)).serve_with_incoming(incoming));
+    let mut ours = Some(ours);
+    let connect = tower::service_fn(move |_| {
+        let stream = ours.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected));
+        std::future::ready(stream.map(TokioIo::new))
+    });
+    Endpoint::from_static("http://localhost").connect_with_connector(connect).await.unwrap()
+}

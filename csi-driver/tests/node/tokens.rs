@@ -1,0 +1,81 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Tokens live between republishes and nowhere else.
+
+use tokio::time::advance;
+use tonic::Code;
+
+use crate::classes::EVERY;
+use crate::ground::{FAR, Node, code, settle, until, with_token};
+
+/// Before the first refresh, on the tests' own clock.
+const SOON: &str = "2026-01-01T00:02:00Z";
+
+fn refreshes(node: &Node, outcome: &str, times: u64) -> bool {
+    node.counts(&format!("evanesce_refreshes_total{{outcome=\"{outcome}\"}} {times}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_whose_token_expired_waits_for_the_next_one_and_is_due_with_it() {
+    let node = Node::new().await;
+    let pod = with_token(node.pod("payments", "pod-1"), SOON);
+    node.publish(&pod).await.unwrap();
+    node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
+    let logins = node.backend.counts().logins;
+    advance(EVERY).await;
+    until("the refresh failed", || refreshes(&node, "unauthenticated", 1)).await;
+    assert_eq!(node.backend.counts().logins, logins, "an expired token is not sent");
+    node.assert_whole(&pod, "first");
+    // Time stands still from here on.
+    node.publish(&with_token(pod, FAR)).await.unwrap();
+    until("the volume is refreshed", || refreshes(&node, "ok", 1)).await;
+    node.assert_whole(&node.pod("payments", "pod-1"), "second");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_uses_the_newest_token() {
+    let node = Node::new().await;
+    let pod = with_token(node.pod("payments", "pod-1"), SOON);
+    node.publish(&pod).await.unwrap();
+    node.publish(&with_token(pod, FAR)).await.unwrap();
+    advance(EVERY).await;
+    until("the volume is refreshed", || refreshes(&node, "unchanged", 1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_republish_without_tokens_takes_none_away() {
+    let node = Node::new().await;
+    let pod = node.pod("payments", "pod-1");
+    node.publish(&pod).await.unwrap();
+    let mut request = pod.request();
+    request.secrets.clear();
+    node.send(request).await.unwrap();
+    advance(EVERY).await;
+    until("the volume is refreshed", || refreshes(&node, "unchanged", 1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_republish_with_a_token_of_another_account_is_refused_and_changes_nothing() {
+    let node = Node::new().await;
+    let pod = node.pod("payments", "pod-1");
+    node.publish(&pod).await.unwrap();
+    let mut request = pod.request();
+    // {"kubernetes.io":{"namespace":"other"}}
+    let token = r#"{"fake":{"token":"e30.eyJrdWJlcm5ldGVzLmlvIjp7Im5hbWVzcGFjZSI6Im90aGVyIn19.c2ln","expirationTimestamp":"2130-01-01T00:00:00Z"}}"#;
+    request.secrets.insert(evanesce_proto::kubelet::SERVICE_ACCOUNT_TOKENS.into(), token.into());
+    assert_eq!(code(node.send(request).await), Code::Unauthenticated);
+    advance(EVERY).await;
+    until("the volume is refreshed", || refreshes(&node, "unchanged", 1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_that_nobody_waits_for_makes_nothing_due() {
+    let node = Node::new().await;
+    let pod = node.pod("payments", "pod-1");
+    node.publish(&pod).await.unwrap();
+    let before = node.backend.counts();
+    node.publish(&pod).await.unwrap();
+    settle().await;
+    assert_eq!(node.backend.counts(), before);
+}
