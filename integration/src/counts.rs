@@ -16,6 +16,8 @@ pub struct Count {
 pub const FIRST_PUBLISHES: Count = /*                         */ Count::new(100, 1_000);
 /// Refreshes under the eyes of readers.
 pub const REFRESHES: Count = /*                               */ Count::new(300, 10_000);
+/// Swaps of a volume's files under the eyes of reading threads.
+pub const SWAPS: Count = /*                                   */ Count::new(2_000, 10_000);
 /// Publishes of one volume at the same time.
 pub const CONCURRENT_PUBLISHES: Count = /*                    */ Count::new(20, 200);
 /// Deaths of the engine half while volumes are in use.
