@@ -24,6 +24,8 @@ const GREETING: Duration = Duration::from_secs(20);
 const DRAIN: Duration = Duration::from_secs(20);
 /// How long a killed engine half may take to be gone.
 const DYING: Duration = Duration::from_secs(5);
+/// How long an engine half that closed its channel may take to end by itself, and so say how it ended.
+const ENDING: Duration = Duration::from_secs(2);
 /// How long the engine half may leave an answer unread.
 const UNREAD: Duration = Duration::from_secs(5);
 
@@ -72,6 +74,8 @@ enum Engine {
     Greeted { channel: Channel, deadline: Instant },
     /// It works; with a deadline, it has been asked to finish.
     Serving { channel: Channel, since: Instant, deadline: Option<Instant> },
+    /// It closed its channel and has to be gone by the deadline.
+    Ending { healthy: Duration, deadline: Instant },
     /// It was killed and has to be gone by the deadline.
     Dying { healthy: Duration, deadline: Instant },
 }
@@ -127,6 +131,7 @@ impl<K: Kernel> Supervisor<K> {
             Engine::Serving { deadline: Some(deadline), .. } if now >= *deadline => {
                 self.kill("it has not finished in time")?;
             }
+            Engine::Ending { deadline, .. } if now >= *deadline => self.kill("it closed its channel and lives on")?,
             // The launcher has been told and has not reported: it hangs, or the kernel cannot end the process.
             Engine::Dying { deadline, .. } if now >= *deadline => return Err(Fatal::Launcher),
             _ => {}
@@ -140,7 +145,7 @@ impl<K: Kernel> Supervisor<K> {
             Engine::Starting => (None, None),
             Engine::Greeted { channel, deadline } => (Some(channel), Some(*deadline)),
             Engine::Serving { channel, deadline, .. } => (Some(channel), *deadline),
-            Engine::Dying { deadline, .. } => (None, Some(*deadline)),
+            Engine::Ending { deadline, .. } | Engine::Dying { deadline, .. } => (None, Some(*deadline)),
         };
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.launcher, PollFlags::IN)];
         fds.extend(channel.map(|channel| PollFd::new(channel, PollFlags::IN)));
@@ -167,11 +172,7 @@ impl<K: Kernel> Supervisor<K> {
                 self.engine = Engine::Absent { until: Instant::now() + wait };
             }
             (FromLauncher::Exited { how }, _) => {
-                let healthy = match &self.engine {
-                    Engine::Serving { since, .. } => since.elapsed(),
-                    Engine::Dying { healthy, .. } => *healthy,
-                    _ => Duration::ZERO,
-                };
+                let healthy = self.healthy();
                 self.requests.volumes.forget_unattached();
                 let wait = self.backoff.after(healthy);
                 if self.stopping {
@@ -237,10 +238,22 @@ impl<K: Kernel> Supervisor<K> {
                     }
                 }
                 Ok(Some((EngineFrame::HelloBack(_), _))) => self.kill("it greets twice"),
-                Ok(None) => self.kill("it closed its channel"),
+                Ok(None) => {
+                    self.engine = Engine::Ending { healthy: self.healthy(), deadline: Instant::now() + ENDING };
+                    Ok(())
+                }
                 Err(error) => self.kill(&error.to_string()),
             },
-            Engine::Absent { .. } | Engine::Starting | Engine::Dying { .. } => Ok(()),
+            Engine::Absent { .. } | Engine::Starting | Engine::Ending { .. } | Engine::Dying { .. } => Ok(()),
+        }
+    }
+
+    /// How long the engine half has served.
+    fn healthy(&self) -> Duration {
+        match &self.engine {
+            Engine::Serving { since, .. } => since.elapsed(),
+            Engine::Ending { healthy, .. } | Engine::Dying { healthy, .. } => *healthy,
+            Engine::Absent { .. } | Engine::Starting | Engine::Greeted { .. } => Duration::ZERO,
         }
     }
 
@@ -256,7 +269,9 @@ impl<K: Kernel> Supervisor<K> {
                     Err(error) => self.kill(&error.to_string()),
                 }
             }
-            Engine::Serving { .. } | Engine::Greeted { .. } => self.kill("it is no longer needed"),
+            Engine::Serving { .. } | Engine::Greeted { .. } | Engine::Ending { .. } => {
+                self.kill("it is no longer needed")
+            }
             // The first ends the loop, the second is killed when it is there, the third is ending anyway.
             Engine::Absent { .. } | Engine::Starting | Engine::Dying { .. } => Ok(()),
         }
@@ -264,10 +279,7 @@ impl<K: Kernel> Supervisor<K> {
 
     /// Closes the channel and has the engine half killed, whether it still lives or not.
     fn kill(&mut self, why: &str) -> Result<(), Fatal> {
-        let healthy = match &self.engine {
-            Engine::Serving { since, .. } => since.elapsed(),
-            _ => Duration::ZERO,
-        };
+        let healthy = self.healthy();
         if !self.stopping {
             tracing::warn!(why, "engine half dismissed");
         }

@@ -238,6 +238,8 @@ fn asked_to_stop_it_drains_and_leaves_no_socket() {
         let mut program = Program::start(&ground, &[]);
         let (launcher, engine) = program.ready();
         program.signal(signal);
+        // By itself, with its audit log written to the end, and not by a kill.
+        assert!(program.wait_for("engine half ended").contains("exit status: 0"));
         assert_eq!(program.warden.wait().unwrap().code(), Some(0));
         engine.has_ended();
         launcher.has_ended();
