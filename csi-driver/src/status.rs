@@ -26,6 +26,14 @@ pub fn code(kind: Kind) -> Code {
     }
 }
 
+/// Whether kubelet takes the code for a volume that is certainly not mounted (`pkg/volume/csi`, `isFinalError`).
+pub fn is_final(code: Code) -> bool {
+    !matches!(
+        code,
+        Code::Cancelled | Code::DeadlineExceeded | Code::Unavailable | Code::ResourceExhausted | Code::Aborted
+    )
+}
+
 /// What kubelet hears: the code and the tenant's message. The operator's detail stays in the log.
 pub fn status(error: &Error) -> Status {
     Status::new(code(error.kind()), error.message())
@@ -37,14 +45,12 @@ mod tests {
 
     #[test]
     fn what_mends_itself_is_not_final_to_kubelet() {
-        let not_final =
-            [Code::Cancelled, Code::DeadlineExceeded, Code::Unavailable, Code::ResourceExhausted, Code::Aborted];
         let mends = |kind| {
             use Kind::*;
             matches!(kind, Busy | Cancelled | Exhausted | Malformed | NotReady | Throttled | TimedOut | Unavailable)
         };
         for kind in Kind::ALL {
-            assert_eq!(not_final.contains(&code(kind)), mends(kind), "{}", kind.as_str());
+            assert_eq!(!is_final(code(kind)), mends(kind), "{}", kind.as_str());
         }
     }
 }
