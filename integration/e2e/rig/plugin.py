@@ -45,12 +45,14 @@ def install(path):
     with tempfile.TemporaryDirectory() as root:
         shutil.copy(path, pathlib.Path(root, "evanesce-csi"))
         node.image("localhost/evanesce-csi:e2e", root, ["/evanesce-csi"])
+    kept = node.kubectl("get", "daemonset", "-A", "--field-selector", "metadata.name=evanesce-csi", "-o", "name")
     node.kubectl("apply", "-f", MANIFESTS / "plugin.yaml")
     for name, key, file in (("classes", "classes.yaml", MANIFESTS / "classes.yaml"), ("credentials", "openbao-ca.crt", openbao.CA)):
         objects = node.kubectl("create", "configmap", f"evanesce-{name}", "-n", NAMESPACE, f"--from-file={key}={file}",
                                "--dry-run=client", "-o", "json")
         node.kubectl("apply", "-f", "-", stdin=objects)
-    node.kubectl("rollout", "restart", "daemonset/evanesce-csi", "-n", NAMESPACE)
+    if kept:  # of an earlier run: the image has the same name and another content
+        node.kubectl("rollout", "restart", "daemonset/evanesce-csi", "-n", NAMESPACE)
     node.kubectl("rollout", "status", "daemonset/evanesce-csi", "-n", NAMESPACE, "--timeout", "60s")
     until("kubelet knows the plugin", registered)
 
