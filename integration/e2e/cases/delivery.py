@@ -4,9 +4,9 @@
 
 import json
 
-from rig import node, plugin
+from rig import node, plugin, traces
 from rig.pod import running
-from rig.wait import check, until
+from rig.wait import Failure, check, until
 
 from . import case
 
@@ -27,10 +27,20 @@ def a_pod_with_its_own_service_account_reads_its_files(_bao):
         check(pod.read("password") == "first-password", "the password that OpenBao holds")
         whole = json.loads(pod.read("all.json"))
         check(whole == {"username": "payments-app", "password": "first-password"}, f"the whole secret as JSON: {whole}")
-        options = next(line.split() for line in pod.run("cat", "/proc/mounts").splitlines() if " /secrets " in line)
-        check(options[2] == "tmpfs", f"on tmpfs: {options}")
+        # At the target; what the pod sees of it is the container runtime's: runc mounts it again, with flags of its own.
+        mounts = [trace for trace in traces.of_pod(pod.uid()) if trace.startswith("mount of the node") and "~csi" in trace]
+        check(len(mounts) == 1, f"one mount: {mounts}")
+        fields = mounts[0].split()
+        options = set(fields[7].split(",") + fields[-1].split(","))
+        check(fields[-3] == "tmpfs", f"on tmpfs: {mounts}")
         for option in ("ro", "nosuid", "nodev", "noexec", "noswap"):
-            check(option in options[3].split(","), f"mounted {option}: {options[3]}")
+            check(option in options, f"mounted {option}: {mounts}")
+        try:
+            pod.run("touch", "/secrets/new")
+        except Failure as failure:
+            check("Read-only file system" in str(failure), f"the pod cannot write: {failure}")
+        else:
+            raise Failure("the pod wrote into its volume")
 
 
 @case

@@ -24,13 +24,13 @@ def another_namespace_is_refused_and_the_event_says_why(_bao):
 @case
 def a_service_account_that_openbao_does_not_know_is_refused_and_the_event_says_why(_bao):
     with Pod("guest", account="guest") as pod:
-        _reveals_nothing(pod.refused("service account name not authorized"))
+        _reveals_nothing(pod.refused("Unauthenticated", "does not accept this pod's login", "service account"))
 
 
 @case
 def a_token_for_another_audience_is_refused_and_the_event_says_why(_bao):
     with Pod("elsewhere", volume="db-with-a-token-for-elsewhere") as pod:
-        _reveals_nothing(pod.refused("audience"))
+        _reveals_nothing(pod.refused("Unauthenticated", "does not accept this pod's login", "audience"))
 
 
 @case
