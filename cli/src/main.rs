@@ -1,10 +1,11 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! `evanesce`, the command-line tool: check classes, make keys, seal and unseal secrets.
+//! `evanesce`, the command-line tool: see a demonstration, check classes, make keys, seal and unseal secrets.
 
 mod args;
 mod check;
+mod demo;
 mod input;
 mod keygen;
 mod output;
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
     }
     let Args { output, command } = Args::parse();
     let done = match command {
+        Command::Demo(args) => demo::run(&args, output),
         Command::Check(args) => check::run(&args, output),
         Command::Keygen(args) => secretly(|| keygen::run(&args, output)),
         Command::Seal(args) => secretly(|| seal::run(&args, output)),

@@ -3,7 +3,7 @@
 
 //! Kubelet, as far as the plugin can see: the same messages over the same sockets.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::Context as _;
 use evanesce_proto::csi::node_client::NodeClient;
@@ -12,9 +12,8 @@ use evanesce_proto::registration::registration_client::RegistrationClient;
 use evanesce_proto::registration::{InfoRequest, RegistrationStatus};
 use tonic::Request;
 
-use super::ground::Ground;
+use super::backend;
 use super::plugin::Plugin;
-use super::{GROUP, backend};
 
 /// One pod with one volume.
 pub(crate) struct Kubelet {
@@ -22,8 +21,8 @@ pub(crate) struct Kubelet {
 }
 
 impl Kubelet {
-    /// The pod's folders are below `folder`.
-    pub(crate) fn new(folder: &Path, ground: Ground) -> Self {
+    /// The pod's folders are below `folder`; its files belong to `group` if there is one.
+    pub(crate) fn new(folder: &Path, group: Option<u32>) -> Self {
         let pod = Pod {
             name: "web-0".into(),
             namespace: backend::NAMESPACE.into(),
@@ -31,7 +30,12 @@ impl Kubelet {
             service_account: "app".into(),
         };
         let publish = Publish::new(&folder.join("pods"), pod, "secrets").attribute("secretVolume", backend::CLASS);
-        Self { publish: if ground == Ground::Root { publish.mount_group(GROUP) } else { publish } }
+        Self {
+            publish: match group {
+                Some(group) => publish.mount_group(group),
+                None => publish,
+            },
+        }
     }
 
     /// Where the volume is.
@@ -44,7 +48,7 @@ impl Kubelet {
         let mut client = RegistrationClient::new(plugin.connect(&plugin.registration_socket()).await?);
         let info = client.get_info(InfoRequest {}).await?.into_inner();
         anyhow::ensure!(
-            PathBuf::from(&info.endpoint) == plugin.csi_socket(),
+            plugin.csi_socket() == Path::new(&info.endpoint),
             "the plugin registers another socket: {}",
             info.endpoint
         );

@@ -7,96 +7,86 @@
 //! plugin and takes its role from the name it is started under.
 
 use std::fs;
-use std::os::unix::process::CommandExt;
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail, ensure};
 use evanesce_csi::Role;
 use evanesce_proto::csi::ProbeRequest;
 use evanesce_proto::csi::identity_client::IdentityClient;
 use hyper_util::rt::TokioIo;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixStream;
 use tonic::transport::{Channel, Endpoint};
 
-use super::PATIENCE;
 use super::ground::Ground;
 use super::show::Show;
+use super::{PATIENCE, reduced, tied};
 
+/// What the plugin logs, in the demo's folder.
+pub(crate) const LOG: &str = "evanesce-csi.log";
 /// The CSI driver name.
 const DRIVER: &str = "csi.evanesce.dev";
+/// Between two looks at something that takes milliseconds.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// A running node plugin.
 pub(crate) struct Plugin {
     child: Child,
     folder: PathBuf,
     program: String,
-    events: std::sync::mpsc::Receiver<String>,
+    /// Shows audit events as they come; its end means that no process of the plugin is left, for all of them hold the
+    /// other end of the pipe.
+    reader: Option<JoinHandle<anyhow::Result<()>>>,
 }
 
 impl Plugin {
-    /// Starts it below `folder` and waits until it is ready for kubelet.
-    pub(crate) async fn start(folder: &Path, ground: Ground, show: &mut Show) -> anyhow::Result<Self> {
-        for name in ["pods", "classes", "credentials", "state", "registration"] {
+    /// Starts it below `folder` and waits until it is ready for kubelet. From now on its audit events are shown.
+    pub(crate) async fn start(folder: &Path, ground: Ground, show: Arc<Show>) -> anyhow::Result<Self> {
+        for name in ["pods", "state", "registration"] {
             fs::create_dir_all(folder.join(name))?;
         }
-        // The engine half has a uid of its own and reads classes by itself.
-        for path in [folder, &folder.join("classes")] {
-            fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+        let (mut command, program) = program()?;
+        // Its settings are flags or variables; those of whoever looks at the demo are not meant for it.
+        command.env_clear().args(["--driver-name", DRIVER, "--node-name", "demo"]);
+        for (flag, name) in [
+            ("--csi-socket", "csi.sock"),
+            ("--registration-dir", "registration"),
+            ("--pods-dir", "pods"),
+            ("--classes-dir", "classes"),
+            ("--credentials-dir", "credentials"),
+            ("--state-dir", "state"),
+        ] {
+            command.arg(flag).arg(folder.join(name));
         }
-        let (mut command, program) = plugin()?;
-        let at = |name: &str| folder.join(name);
-        command
-            .arg("--driver-name")
-            .arg(DRIVER)
-            .arg("--node-name")
-            .arg("demo")
-            .arg("--csi-socket")
-            .arg(at("csi.sock"))
-            .arg("--registration-dir")
-            .arg(at("registration"))
-            .arg("--pods-dir")
-            .arg(at("pods"))
-            .arg("--classes-dir")
-            .arg(at("classes"))
-            .arg("--credentials-dir")
-            .arg(at("credentials"))
-            .arg("--state-dir")
-            .arg(at("state"))
-            .arg("--http-address")
-            .arg("none")
-            .arg("--audit")
-            .arg("stdout");
+        command.args(["--http-address", "none", "--audit", "stdout", "--log-format", "json"]);
         if ground == Ground::Rootless {
             command.arg("--single-uid");
         }
-        let log = fs::File::create(at("evanesce-csi.log"))?;
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("{program} cannot be started"))?;
-        let stdout = child.stdout.take().context("the plugin has a standard output")?;
-        let (send, events) = std::sync::mpsc::channel();
-        std::thread::spawn(move || {
-            use std::io::BufRead as _;
-            // Ends with the plugin, or with the demo.
-            for line in std::io::BufReader::new(stdout).lines().map_while(Result::ok) {
-                if send.send(line).is_err() {
-                    break;
-                }
-            }
-        });
-        let mut plugin = Self { child, folder: folder.to_owned(), program, events };
-        plugin.until_ready(show).await?;
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(fs::File::create(folder.join(LOG))?);
+        let child = tied::spawn(&mut command).with_context(|| format!("{program} cannot be started"))?;
+        let mut plugin = Self { child, folder: folder.to_owned(), program, reader: None };
+        let events = plugin.child.stdout.take().context("the plugin has a standard output")?;
+        let reader = thread::Builder::new().name("audit".into()).spawn(move || show_events(events, &show))?;
+        plugin.reader = Some(reader);
+        plugin.until_ready().await?;
         Ok(plugin)
     }
 
     /// Which program it is.
     pub(crate) fn program(&self) -> &str {
         &self.program
+    }
+
+    /// What it misses here, by its own account.
+    pub(crate) fn reduced(&self) -> anyhow::Result<Vec<String>> {
+        Ok(reduced::in_log(&fs::read_to_string(self.folder.join(LOG))?))
     }
 
     /// The socket that kubelet calls.
@@ -109,6 +99,14 @@ impl Plugin {
         self.folder.join("registration").join(format!("{DRIVER}@reg.sock"))
     }
 
+    /// Whether it remembers a volume.
+    pub(crate) fn has_records(&self) -> anyhow::Result<bool> {
+        let records = self.folder.join("state").join(DRIVER);
+        let entries = fs::read_dir(&records).with_context(|| records.display().to_string())?;
+        let names: Vec<_> = entries.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<_>>()?;
+        Ok(names.iter().any(|name| name.to_string_lossy().starts_with("csi-")))
+    }
+
     /// A new connection to one of its sockets.
     pub(crate) async fn connect(&self, socket: &Path) -> anyhow::Result<Channel> {
         let socket = socket.to_owned();
@@ -119,48 +117,48 @@ impl Plugin {
         Ok(Endpoint::from_static("http://localhost").connect_with_connector(tower::service_fn(connect)).await?)
     }
 
-    /// Shows what the audit said since.
-    pub(crate) fn show_events(&mut self, show: &mut Show) {
-        while let Ok(line) = self.events.try_recv() {
-            show.event(&line);
+    /// Ends it in order, and waits until the last audit event is shown and none of its processes is left.
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        kill_process(Pid::from_child(&self.child), Signal::TERM)?;
+        let status = self.until_ended().await?;
+        ensure!(status.success(), "the plugin did not end well: {status}");
+        for socket in [self.csi_socket(), self.registration_socket()] {
+            ensure!(!socket.exists(), "the socket {} is still there", socket.display());
         }
+        self.read_to_the_end()
     }
 
-    /// Ends it in order and shows the last audit events; how many there were.
-    pub(crate) async fn stop(mut self, show: &mut Show, limit: Duration) -> anyhow::Result<usize> {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, rustix::process::Signal::TERM)?;
-        let status = tokio::task::spawn_blocking(move || {
-            let status = self.child.wait();
-            (status, self)
-        });
-        let (status, plugin) = tokio::time::timeout(limit, status).await.context("the plugin did not stop")??;
-        // The pipe is closed: the thread sends what is left and ends, and with it the channel.
-        while let Ok(line) = plugin.events.recv() {
-            show.event(&line);
+    async fn until_ended(&mut self) -> anyhow::Result<ExitStatus> {
+        let end = Instant::now() + PATIENCE;
+        while Instant::now() < end {
+            let reader_ended = self.reader.as_ref().is_none_or(JoinHandle::is_finished);
+            if reader_ended && let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            tokio::time::sleep(BETWEEN_LOOKS).await;
         }
-        let status = status?;
-        if !status.success() {
-            bail!("the plugin did not end well: {status}");
-        }
-        Ok(show.events())
+        bail!("the plugin, or a process of it, runs on {PATIENCE:?} after it was asked to end")
+    }
+
+    fn read_to_the_end(&mut self) -> anyhow::Result<()> {
+        let Some(reader) = self.reader.take() else { return Ok(()) };
+        reader.join().map_err(|_| anyhow!("the reader of audit events ended early"))?
     }
 
     /// Waits until the probe says ready.
-    async fn until_ready(&mut self, show: &mut Show) -> anyhow::Result<()> {
+    async fn until_ready(&mut self) -> anyhow::Result<()> {
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if let Some(status) = self.child.try_wait()? {
                 bail!("the plugin ended at its start: {status}");
             }
-            self.show_events(show);
             if let Ok(channel) = self.connect(&self.csi_socket()).await
                 && let Ok(answer) = IdentityClient::new(channel).probe(ProbeRequest {}).await
                 && answer.get_ref().ready == Some(true)
             {
                 return Ok(());
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(BETWEEN_LOOKS).await;
         }
         bail!("the plugin is not ready after {PATIENCE:?}")
     }
@@ -168,20 +166,33 @@ impl Plugin {
 
 impl Drop for Plugin {
     fn drop(&mut self) {
-        // After an error. Its other half ends with it.
+        // After an error or a signal; its other processes end with it.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        let _ = self.read_to_the_end();
     }
 }
 
-/// The program to start: `evanesce-csi` beside this one, or this one in that role.
-fn plugin() -> anyhow::Result<(Command, String)> {
+/// Ends with the last process of the plugin.
+fn show_events(events: ChildStdout, show: &Show) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    for line in BufReader::new(events).lines() {
+        // Reads on after an error: a plugin whose pipe nobody empties waits for ever.
+        let shown = show.event(&line?).context("an audit event cannot be shown");
+        result = result.and(shown);
+    }
+    result
+}
+
+/// The program to start: `evanesce-csi` beside this one, or this one in that role; and how it is told.
+fn program() -> anyhow::Result<(Command, String)> {
     let own = std::env::current_exe().context("this program's own file is not known")?;
     let beside = own.with_file_name(Role::Warden.name());
-    if beside.is_file() {
+    let runs = |metadata: fs::Metadata| metadata.is_file() && metadata.permissions().mode() & 0o111 != 0;
+    if fs::metadata(&beside).is_ok_and(runs) {
         return Ok((Command::new(&beside), beside.display().to_string()));
     }
     let mut command = Command::new("/proc/self/exe");
     command.arg0(Role::Warden.name());
-    Ok((command, "this program, in that role".to_owned()))
+    Ok((command, format!("{}, in that role", own.display())))
 }

@@ -1,31 +1,37 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! What the demo says: to a person in colour, to a machine in JSON lines.
+//! What the demo says: to a person as text, to a program as JSON lines. Shared by the steps and by the reader of audit
+//! events; what is said in one call appears in one piece.
 
+use std::fmt::{Display, Write as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anstyle::{AnsiColor, Style};
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
+use serde_json::value::RawValue;
 
-use super::look::Tree;
-use crate::output::Output;
+use super::look::{Entry, Kind, Tree};
+use super::{audit, reduced};
+use crate::args::Output;
+use crate::output::{self, ERROR, FAINT, GOOD, NOTE, WARNING, say, say_json, styled};
 
-const STEP: Style = AnsiColor::Green.on_default().bold();
-const FAINT: Style = Style::new().dimmed();
-const EVENT: Style = AnsiColor::Cyan.on_default();
+/// Below what it belongs to.
+const INDENT: &str = "    ";
+/// How much of a log is shown after a failure.
+const LAST_LINES: usize = 20;
 
-/// Where the demo says it.
+/// Says it, and counts audit events.
 pub(crate) struct Show {
     output: Output,
-    events: usize,
+    events: AtomicUsize,
 }
 
-/// The last line.
-#[derive(Serialize)]
+/// The end: for a program, the last line.
+#[derive(Default, Serialize)]
 pub(crate) struct Summary {
-    /// Everything the demo claims was seen.
+    /// Everything that the demo claims was seen.
     pub(crate) ok: bool,
     /// How many files the pod saw.
     pub(crate) files: usize,
@@ -35,102 +41,172 @@ pub(crate) struct Summary {
     pub(crate) swaps: usize,
     /// How many audit events were written.
     pub(crate) audit_events: usize,
-    /// What a node has and this ground has not.
-    pub(crate) reduced: Vec<&'static str>,
+    /// What a node has and this machine has not.
+    pub(crate) reduced: Vec<String>,
+    /// Why it is not ok.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) error: Option<String>,
 }
 
-#[expect(clippy::print_stdout, reason = "this is what the command is for")]
+/// An audit event among the other lines, as the plugin wrote it.
+#[derive(Serialize)]
+struct Audit<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    event: &'a RawValue,
+}
+
 impl Show {
     /// Says it in this form.
     pub(crate) fn new(output: Output) -> Self {
-        Self { output, events: 0 }
+        Self { output, events: AtomicUsize::new(0) }
     }
 
     /// One step is done.
-    pub(crate) fn step(&self, text: &str) {
+    pub(crate) fn step(&self, text: impl Display) -> anyhow::Result<()> {
         match self.output {
-            Output::Text => anstream::println!("{STEP}✓{STEP:#} {text}"),
-            Output::Json => println!("{}", json!({"type": "step", "text": text})),
+            Output::Text => Ok(say(format_args!("{} {text}", styled(GOOD.bold(), "✓")))?),
+            Output::Json => say_json(&json!({"type": "step", "text": text.to_string()})),
         }
     }
 
-    /// The files.
-    pub(crate) fn tree(&self, tree: &Tree) {
+    /// What the pod sees at `target`; with a tree from before, which files are others now.
+    pub(crate) fn tree(&self, target: &Path, tree: &Tree, before: Option<&Tree>) -> anyhow::Result<()> {
         match self.output {
             Output::Text => {
-                anstream::println!("    {FAINT}..data → {}{FAINT:#}", tree.generation);
-                for file in &tree.files {
-                    anstream::println!(
-                        "    {:04o} {:>5}:{:<5} {:>5} bytes  {}",
-                        file.mode,
-                        file.uid,
-                        file.gid,
-                        file.size,
-                        file.path
-                    );
-                }
+                let head = format!("{INDENT}{:<4}  {:<11}  {:>5}  ", "mode", "owner", "bytes");
+                let mut text = styled(FAINT, format_args!("{head}{}/..data → {}", target.display(), tree.generation));
+                let entries: Vec<_> = tree.entries.iter().map(|entry| (entry.path.as_str(), entry)).collect();
+                draw(&entries, "", before, &mut text);
+                Ok(say(text)?)
             }
             Output::Json => {
-                let file = |file: &super::look::File| json!({"path": file.path, "mode": format!("{:04o}", file.mode), "uid": file.uid, "gid": file.gid, "size": file.size});
-                let files: Vec<Value> = tree.files.iter().map(file).collect();
-                println!("{}", json!({"type": "tree", "generation": tree.generation, "files": files}));
+                let file = |file: &Entry| {
+                    let changed = before.is_some_and(|before| file.was_other_in(before));
+                    let mode = format!("{:04o}", file.mode);
+                    json!({"path": file.path, "mode": mode, "uid": file.uid, "gid": file.gid, "size": file.size,
+                           "changed": changed})
+                };
+                let files: Vec<_> = tree.files().map(file).collect();
+                say_json(&json!({"type": "tree", "target": target, "generation": tree.generation, "files": files}))
             }
         }
     }
 
     /// The mount's options.
-    pub(crate) fn options(&self, options: &[String]) {
+    pub(crate) fn options(&self, options: &[String]) -> anyhow::Result<()> {
         match self.output {
-            Output::Text => anstream::println!("    {FAINT}mounted{FAINT:#} {}", options.join(",")),
-            Output::Json => println!("{}", json!({"type": "mount", "options": options})),
+            Output::Text => Ok(say(format_args!("{INDENT}{} {}", styled(FAINT, "tmpfs"), options.join(",")))?),
+            Output::Json => say_json(&json!({"type": "mount", "options": options})),
         }
     }
 
     /// One audit event, as the plugin wrote it.
-    pub(crate) fn event(&mut self, line: &str) {
-        self.events += 1;
-        let event: Value = serde_json::from_str(line).unwrap_or_else(|_| Value::String(line.to_owned()));
+    pub(crate) fn event(&self, line: &str) -> anyhow::Result<()> {
+        let event: &RawValue = serde_json::from_str(line)?;
+        self.events.fetch_add(1, Ordering::Relaxed);
         match self.output {
             Output::Text => {
-                let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
-                let status = text("status");
-                let (class, activity) = (text("class_name"), text("activity_name"));
-                anstream::println!(
-                    "  {EVENT}audit{EVENT:#} {class}: {activity} {status} {FAINT}{}{FAINT:#}",
-                    text("message")
-                );
+                let event = audit::Line::read(line)?;
+                let style = if event.is_good() { NOTE } else { WARNING };
+                Ok(say(format_args!("{INDENT}{} {event}", styled(style, "audit")))?)
             }
-            Output::Json => println!("{}", json!({"type": "audit", "event": event})),
+            Output::Json => say_json(&Audit { kind: "audit", event }),
         }
     }
 
     /// How many audit events were shown.
     pub(crate) fn events(&self) -> usize {
-        self.events
+        self.events.load(Ordering::Relaxed)
     }
 
-    /// The end: for a machine, always the last line.
-    pub(crate) fn summary(&self, summary: &Summary) {
-        match self.output {
-            Output::Text => {
-                let Summary { files, swaps, audit_events, reduced, .. } = summary;
-                anstream::println!("{STEP}ok{STEP:#} {files} files, {swaps} swap, {audit_events} audit events");
-                if !reduced.is_empty() {
-                    anstream::println!("reduced, because this is not root on a node: {}", reduced.join(", "));
-                }
-            }
-            Output::Json => println!("{}", serde_json::to_string(summary).unwrap_or_default()),
+    /// The end.
+    pub(crate) fn summary(&self, summary: &Summary) -> anyhow::Result<()> {
+        if self.output == Output::Json {
+            return say_json(summary);
         }
+        let Summary { ok, files, swaps, audit_events, reduced, error, mount_options: _ } = summary;
+        if !reduced.is_empty() {
+            let mut text = styled(WARNING, "reduced") + " here:";
+            for word in reduced {
+                let _ = write!(text, "\n{INDENT}{word}: {}", reduced::explain(word).meaning);
+            }
+            say(text)?;
+        }
+        if let Some(error) = error {
+            output::remark(ERROR, "error", error);
+        }
+        if *ok {
+            let swaps = if *swaps == 1 { "1 swap".to_owned() } else { format!("{swaps} swaps") };
+            say(format_args!("{} {files} files, {swaps}, {audit_events} audit events", styled(GOOD.bold(), "ok")))?;
+        }
+        Ok(())
     }
 
-    /// The plugin's own log, where the demo failed.
-    #[expect(clippy::print_stderr, reason = "this is what the command is for")]
-    pub(crate) fn log(&self, path: &Path) {
-        if let Ok(log) = std::fs::read_to_string(path) {
-            let from = log.lines().count().saturating_sub(30);
+    /// The ends of the logs in `folder`, where the demo failed.
+    pub(crate) fn logs(&self, folder: &Path) {
+        for name in [super::plugin::LOG, super::openbao::LOG] {
+            let log = std::fs::read(folder.join(name)).unwrap_or_default();
+            let log = String::from_utf8_lossy(&log);
+            let from = log.lines().count().saturating_sub(LAST_LINES);
             for line in log.lines().skip(from) {
-                anstream::eprintln!("{FAINT}evanesce-csi: {line}{FAINT:#}");
+                output::remark(FAINT, name, line);
             }
         }
+    }
+}
+
+/// Draws entries that are beside each other, and those beneath them. With each comes what is left of its path.
+fn draw(entries: &[(&str, &Entry)], indent: &str, before: Option<&Tree>, text: &mut String) {
+    let mut rest = entries;
+    while let Some(((name, entry), others)) = rest.split_first() {
+        let beneath = others.iter().take_while(|(path, _)| is_beneath(path, name).is_some()).count();
+        let (beneath, others) = others.split_at(beneath);
+        let (branch, below) = if others.is_empty() { ("└── ", "    ") } else { ("├── ", "│   ") };
+        let owner = format!("{}:{}", entry.uid, entry.gid);
+        let size = if entry.kind == Kind::File { entry.size.to_string() } else { String::new() };
+        let slash = if entry.kind == Kind::Folder { "/" } else { "" };
+        let changed = match before {
+            Some(before) if entry.was_other_in(before) => format!("  {}", styled(WARNING, "← changed")),
+            _ => String::new(),
+        };
+        let _ = write!(
+            text,
+            "\n{INDENT}{:04o}  {owner:<11}  {size:>5}  {}{name}{slash}{changed}",
+            entry.mode,
+            styled(FAINT, format_args!("{indent}{branch}"))
+        );
+        let beneath: Vec<_> =
+            beneath.iter().filter_map(|(path, entry)| Some((is_beneath(path, name)?, *entry))).collect();
+        draw(&beneath, &format!("{indent}{below}"), before, text);
+        rest = others;
+    }
+}
+
+/// The path within the folder, if it lies there.
+fn is_beneath<'a>(path: &'a str, folder: &str) -> Option<&'a str> {
+    path.strip_prefix(folder)?.strip_prefix('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tree_is_drawn_with_its_branches_and_what_changed() {
+        let entry = |path: &str, kind, size| Entry { path: path.into(), kind, mode: 0o440, uid: 0, gid: 7, size };
+        let old = [entry("api", Kind::Folder, 0), entry("api/key", Kind::File, 16), entry("z", Kind::File, 3)];
+        let new = [entry("api", Kind::Folder, 0), entry("api/key", Kind::File, 16), entry("z", Kind::File, 4)];
+        let tree = |entries: [Entry; 3]| Tree { generation: "..g1".into(), entries: entries.into() };
+        let (old, new) = (tree(old), tree(new));
+        let entries: Vec<_> = new.entries.iter().map(|entry| (entry.path.as_str(), entry)).collect();
+        let mut text = String::new();
+        draw(&entries, "", Some(&old), &mut text);
+        let plain = anstream::adapter::strip_str(&text).to_string();
+        let expected = "
+    0440  0:7                 ├── api/
+    0440  0:7             16  │   └── key
+    0440  0:7              4  └── z  ← changed";
+        assert_eq!(plain, expected);
     }
 }
