@@ -6,12 +6,15 @@
 
 #![allow(dead_code, clippy::unwrap_used, reason = "shared by several test crates; a test fails by panicking")]
 
+#[path = "vault/api.rs"]
+mod api;
+#[path = "vault/tls.rs"]
+mod tls;
+
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,23 +22,18 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{Response, StatusCode};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use evanesce_engine::backend::vault::VaultBackend;
 use evanesce_engine::credentials::CredentialFiles;
 use evanesce_engine::error::Error;
 use evanesce_engine::names::BackendName;
 use evanesce_engine::secret::SecretBytes;
 use evanesce_engine::spec::backend::{Limits, PemSource, VaultAuth, VaultSpec};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, date_time_ymd};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use serde_json::{Value, json};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio_rustls::TlsAcceptor;
-use tokio_rustls::server::TlsStream;
+
+use api::serve;
+use tls::{Tls, authority};
 
 /// One request as it arrived.
 #[derive(Clone)]
@@ -261,33 +259,6 @@ fn scripted(status: u16, headers: &[(&str, &str)], body: Reply) -> Scripted {
     Scripted { status, headers, body }
 }
 
-/// The authority of its certificate, and what answers handshakes.
-fn authority(certificate: Certificate) -> (String, TlsAcceptor) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(Vec::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let ca = params.self_signed(&key).unwrap().pem();
-    let issuer = Issuer::new(params, key);
-    let name = if certificate == Certificate::OtherName { "elsewhere.example" } else { "localhost" };
-    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    if certificate == Certificate::Expired {
-        params.not_before = date_time_ymd(2020, 1, 1);
-        params.not_after = date_time_ymd(2021, 1, 1);
-    }
-    let key = KeyPair::generate().unwrap();
-    let leaf = params.signed_by(&key, &issuer).unwrap();
-    let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(
-            vec![CertificateDer::from(leaf.der().to_vec())],
-            PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes()).unwrap(),
-        )
-        .unwrap();
-    (ca, TlsAcceptor::from(Arc::new(config)))
-}
-
 async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response<Body> {
     let (parts, body) = request.into_parts();
     let body: Bytes = to_bytes(body, usize::MAX).await.unwrap();
@@ -323,143 +294,4 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
         .header("content-type", "application/json")
         .body(Body::from(body.to_string()))
         .unwrap()
-}
-
-fn serve(state: &mut Memory, request: &Recorded) -> (u16, Value) {
-    let (path, query) = request.target.split_once('?').unwrap_or((&request.target, ""));
-    let path = path.strip_prefix("/v1/").unwrap();
-    let errors = |status: u16| (status, json!({"errors": ["canary-error-body"]}));
-    if path == "sys/health" {
-        return (200, json!({"initialized": true, "sealed": false}));
-    }
-    if let Some(mount) = path.strip_prefix("auth/").and_then(|rest| rest.strip_suffix("/login")) {
-        return if mount == "kubernetes" { login(&request.body) } else { errors(404) };
-    }
-    if !request.headers.get("x-vault-token").is_some_and(|token| token.starts_with("s.")) {
-        return errors(403);
-    }
-    let reply = |data: Value, lease: (&str, u64)| {
-        let body = json!({"request_id": "req-1", "lease_id": lease.0, "lease_duration": lease.1, "renewable": lease.1 > 0,
-            "data": data, "auth": null, "warnings": null, "wrap_info": null});
-        (200, body)
-    };
-    if let Some(path) = path.strip_prefix("kv/data/") {
-        let Some(versions) = state.kv.get(path) else { return errors(if path == "denied" { 403 } else { 404 }) };
-        let number = query.strip_prefix("version=").map_or(versions.len(), |number| number.parse().unwrap());
-        let metadata = json!({"version": number, "deletion_time": "", "destroyed": false});
-        return match versions.get(number - 1) {
-            Some(Some(values)) => reply(json!({"data": values, "metadata": metadata}), ("", 0)),
-            Some(None) => (404, json!({"data": {"data": null, "metadata": metadata}})),
-            None => errors(404),
-        };
-    }
-    if let Some(path) = path.strip_prefix("kv/metadata/") {
-        let Some(versions) = state.kv.get(path) else { return errors(404) };
-        let states: BTreeMap<String, Value> = versions
-            .iter()
-            .enumerate()
-            .map(|(index, version)| {
-                let time = if version.is_some() { "" } else { "2024-01-01T00:00:00.123456789Z" };
-                ((index + 1).to_string(), json!({"deletion_time": time, "destroyed": false}))
-            })
-            .collect();
-        return reply(json!({"current_version": versions.len(), "versions": states}), ("", 0));
-    }
-    match path {
-        "database/creds/app" => {
-            state.leases += 1;
-            let id = format!("database/creds/app/{}", state.leases);
-            reply(json!({"username": id, "password": "p"}), (&id, 60))
-        }
-        "pki/issue/web" if request.method == "POST" => {
-            let args: Value = serde_json::from_slice(&request.body).unwrap();
-            if args != json!({"common_name": "web.example"}) {
-                return errors(400);
-            }
-            reply(json!({"certificate": "PEM", "private_key": "PEM", "expiration": 4_000_000_000_u64}), ("", 0))
-        }
-        "pki/issue/web" => errors(405),
-        _ => errors(404),
-    }
-}
-
-/// Accepts the contract suite's workload, and nobody else, for role `app`.
-fn login(body: &[u8]) -> (u16, Value) {
-    let body: Value = serde_json::from_slice(body).unwrap();
-    let claims = body["jwt"].as_str().unwrap().split('.').nth(1).unwrap().to_owned();
-    let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap();
-    let claims = &claims["kubernetes.io"];
-    let known = claims["namespace"] == "payments" && claims["serviceaccount"]["name"] == "app" && body["role"] == "app";
-    if !known {
-        return (403, json!({"errors": ["canary-error-body"]}));
-    }
-    let auth = json!({"client_token": "s.canary-token", "accessor": "canary-accessor", "policies": ["default"],
-        "token_policies": ["default"], "metadata": {"role": "app"}, "lease_duration": 600, "renewable": true,
-        "entity_id": "e", "token_type": "service", "orphan": true});
-    (
-        200,
-        json!({"request_id": "login-1", "lease_id": "", "renewable": false, "lease_duration": 0, "data": null, "auth": auth}),
-    )
-}
-
-struct Tls {
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    shared: Arc<Shared>,
-}
-
-impl axum::serve::Listener for Tls {
-    type Io = Counted;
-    type Addr = SocketAddr;
-
-    async fn accept(&mut self) -> (Counted, SocketAddr) {
-        loop {
-            let Ok((stream, peer)) = self.listener.accept().await else { continue };
-            if let Ok(stream) = self.acceptor.accept(stream).await {
-                self.shared.state.lock().unwrap().connections += 1;
-                self.shared.connections.send_modify(|open| *open += 1);
-                return (Counted { stream, shared: Arc::clone(&self.shared) }, peer);
-            }
-        }
-    }
-
-    fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
-    }
-}
-
-/// A connection that is counted while it is open.
-pub(crate) struct Counted {
-    stream: TlsStream<TcpStream>,
-    shared: Arc<Shared>,
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.shared.connections.send_modify(|open| *open -= 1);
-    }
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(context, buffer)
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
-    }
 }
