@@ -25,6 +25,14 @@ mod requests;
 pub use admin::{Admin, KubernetesRole};
 pub use requests::Recorded;
 
+/// The server's program, for a test whose subject starts it itself; fetched if this build directory does not have it.
+///
+/// # Errors
+/// When it cannot be fetched.
+pub fn program() -> Result<std::path::PathBuf> {
+    binary::bao()
+}
+
 /// Ports are chosen before the server binds them; somebody else may be faster.
 const STARTS: u32 = 5;
 
