@@ -25,7 +25,7 @@ use evanesce_engine::projection::DigestKey;
 use evanesce_proto::csi::node_client::NodeClient;
 use evanesce_proto::csi::node_server::NodeServer;
 use evanesce_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
-use evanesce_proto::kubelet::{Pod, Publish, Token, TokensIn};
+use evanesce_proto::kubelet::{self, Pod, Publish, Token, TokensIn};
 use futures_util::StreamExt;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
@@ -133,7 +133,7 @@ impl Node {
     }
 
     pub(crate) async fn send(&self, request: NodePublishVolumeRequest) -> Result<(), Status> {
-        self.client().node_publish_volume(request).await.map(drop)
+        in_time(self.client().node_publish_volume(request)).await
     }
 
     pub(crate) async fn publish(&self, volume: &Publish) -> Result<(), Status> {
@@ -141,7 +141,7 @@ impl Node {
     }
 
     pub(crate) async fn unpublish(&self, volume: &Publish) -> Result<(), Status> {
-        self.client().node_unpublish_volume(leave(volume)).await.map(drop)
+        in_time(self.client().node_unpublish_volume(leave(volume))).await
     }
 
     /// Two files of one generation, and nothing of any other sort: what a pod has to see or not see.
@@ -163,6 +163,12 @@ impl Node {
     pub(crate) fn counts(&self, sample: &str) -> bool {
         self.metrics.encode().lines().any(|line| line == sample)
     }
+}
+
+/// A call that ends at kubelet's own deadline: a test that waits for nothing fails, and does not hang.
+async fn in_time<T>(call: impl Future<Output = Result<T, Status>>) -> Result<(), Status> {
+    let late = |_| Err(Status::deadline_exceeded("kubelet's deadline passed"));
+    tokio::time::timeout(kubelet::CALL_TIMEOUT, call).await.unwrap_or_else(late).map(drop)
 }
 
 /// An expiry that no test reaches.

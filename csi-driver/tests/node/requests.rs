@@ -244,8 +244,8 @@ async fn stats_are_those_of_the_volume_or_have_their_code() {
         ("volume_id a path", Code::InvalidArgument, |r| r.volume_id = "../x".into()),
         ("volume_id unknown", Code::NotFound, |r| r.volume_id = "other".into()),
         ("volume_path missing", Code::InvalidArgument, |r| r.volume_path.clear()),
-        ("volume_path relative", Code::InvalidArgument, |r| r.volume_path = "x".into()),
-        ("volume_path NUL", Code::InvalidArgument, |r| r.volume_path.push('\0')),
+        ("volume_path relative", Code::NotFound, |r| r.volume_path = "x".into()),
+        ("volume_path NUL", Code::NotFound, |r| r.volume_path.push('\0')),
         ("volume_path elsewhere", Code::NotFound, |r| r.volume_path += "/x"),
     ];
     for (name, expected, wrong) in table {
