@@ -11,9 +11,13 @@ use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with};
+
+/// How long the processes of a predecessor that was killed may take to be gone, in seconds.
+const PREDECESSOR: i64 = 3;
 
 /// A listening socket at a path of ours.
 #[derive(Debug, Clone)]
@@ -73,7 +77,12 @@ fn clear_stale(path: &Path) -> io::Result<()> {
     if !metadata.file_type().is_socket() {
         return Err(io::Error::other("something that is not a socket has this name: remove it"));
     }
-    match connect_to(path) {
+    // A warden that was killed is gone a moment before its engine half is, which still holds the socket.
+    let found = match connect_to(path) {
+        Ok(connection) if ends(connection.as_fd())? => connect_to(path),
+        found => found,
+    };
+    match found {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => std::fs::remove_file(path),
         Ok(_) => Err(io::Error::other("another process serves this socket: stop it, or choose another path")),
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -81,6 +90,14 @@ fn clear_stale(path: &Path) -> io::Result<()> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Whether the other side of a connection goes away within [`PREDECESSOR`].
+fn ends(connection: BorrowedFd<'_>) -> io::Result<bool> {
+    // No event is asked for: a hang-up is always told, and what a living server says does not wake us.
+    let mut fds = [PollFd::new(&connection, PollFlags::empty())];
+    let timeout = Timespec { tv_sec: PREDECESSOR, tv_nsec: 0 };
+    Ok(rustix::io::retry_on_intr(|| poll(&mut fds, Some(&timeout)))? > 0)
 }
 
 /// Not blocking, for a socket whose queue is full would otherwise hold the caller.

@@ -260,11 +260,11 @@ fn a_second_warden_leaves_the_first_alone_and_a_successor_of_a_killed_one_starts
     assert_eq!(second.warden.wait().unwrap().code(), Some(1));
     UnixStream::connect(ground.path("csi/csi.sock")).unwrap();
 
+    // Its engine half holds the sockets a moment longer: the successor waits for that.
     first.signal(Signal::KILL);
-    // The sockets are the engine half's too: they are dead when it is.
+    Program::start(&ground, &[]).ready();
     launcher.has_ended();
     engine.has_ended();
-    Program::start(&ground, &[]).ready();
 }
 
 #[test]
