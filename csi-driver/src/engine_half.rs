@@ -3,7 +3,30 @@
 
 //! The half without privileges: talks to kubelet and to secret stores, sees secrets, may do nothing else.
 //!
-//! This file builds the parts and joins them; what they do is elsewhere.
+//! This file builds the parts and joins them; what they do is in the files beside it, in the order of the straight line:
+//! [`server`] and [`service`] hear kubelet, [`publish_request`] parses, [`volumes`] and [`volume`] are the state, [`plugin`]
+//! has the verbs, [`tmpfs_target`] and [`budget`] make room, [`refresher`] and [`adoption`] keep it so.
+
+pub mod adoption;
+pub mod budget;
+pub mod keeping;
+pub mod metrics;
+pub mod mounts;
+pub mod plugin;
+pub mod probe;
+pub mod publish_request;
+pub mod record;
+pub mod refresher;
+pub mod server;
+pub mod service;
+pub mod status;
+pub mod tmpfs_target;
+pub mod volume;
+pub mod volumes;
+pub mod warden_client;
+
+#[cfg(test)]
+mod testing;
 
 use std::error::Error as StdError;
 use std::io;
@@ -36,23 +59,19 @@ use tokio_util::task::TaskTracker;
 use tonic::transport::Server;
 use tracing::{error, info, warn};
 
-use crate::adoption;
-use crate::budget::Budget;
+use self::budget::Budget;
+use self::keeping::{ArenaKeep, WardenFiles};
+use self::metrics::{Memory, Metrics, Scraped};
+use self::mounts::Mounts;
+use self::plugin::Plugin;
+use self::service::identity::IdentityService;
+use self::service::node::NodeService;
+use self::service::registration::RegistrationService;
+use self::volumes::Volumes;
+use self::warden_client::{Start, WardenClient};
 use crate::confine;
-use crate::keeping::{ArenaKeep, WardenFiles};
-use crate::metrics::{Memory, Metrics, Scraped};
-use crate::mounts::Mounts;
-use crate::plugin::Plugin;
-use crate::probe;
 use crate::protocol::{AuditChoice, EngineConfig};
-use crate::refresher;
 use crate::role::{self, Role};
-use crate::server;
-use crate::service::identity::IdentityService;
-use crate::service::node::NodeService;
-use crate::service::registration::RegistrationService;
-use crate::volumes::Volumes;
-use crate::warden_client::{Start, WardenClient};
 
 /// Protected memory for tokens and credentials: a thousand pods with a token of two kilobytes each fit.
 const ARENA: usize = 4 << 20;

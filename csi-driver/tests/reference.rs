@@ -11,8 +11,8 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use evanesce_csi::args::Args;
-use evanesce_csi::metrics::{Memory, Metrics, Scraped};
-use evanesce_csi::status;
+use evanesce_csi::engine_half::metrics::{Memory, Metrics, Scraped};
+use evanesce_csi::engine_half::status;
 use evanesce_engine::error::Kind;
 
 const WRITTEN: &str = "Written from the program by its test; change it there.";

@@ -18,11 +18,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use evanesce_csi::budget::Budget;
-use evanesce_csi::mounts::Mounts;
+use evanesce_csi::engine_half::budget::Budget;
+use evanesce_csi::engine_half::mounts::Mounts;
+use evanesce_csi::engine_half::tmpfs_target::{RefreshTarget, remove};
+use evanesce_csi::engine_half::volume::{State, Volume};
 use evanesce_csi::protocol::{Owner, TargetPath, VolumeId};
-use evanesce_csi::tmpfs_target::{RefreshTarget, remove};
-use evanesce_csi::volume::{State, Volume};
 use evanesce_engine::audit::Subject;
 use evanesce_engine::error::Error;
 use evanesce_engine::generation::Generations;

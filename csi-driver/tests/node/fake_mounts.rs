@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
-use evanesce_csi::mounts::Mounts;
+use evanesce_csi::engine_half::mounts::Mounts;
 use evanesce_csi::protocol::{Owner, TargetPath, VolumeId};
 use evanesce_engine::error::{Error, Kind};
 use tempfile::TempDir;

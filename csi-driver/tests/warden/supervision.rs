@@ -12,13 +12,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use evanesce_csi::engine_half::warden_client::{CallError, Start, WardenClient};
 use evanesce_csi::mount::LinuxKernel;
 use evanesce_csi::protocol::{
     AuditChoice, Channel, DigestKey, EngineConfig, EngineFrame, ErrorKind, FromLauncher, HelloBack, Limits, LogFormat,
     Owner, PROTOCOL, Request, ToLauncher, WardenFrame,
 };
 use evanesce_csi::warden::{CredentialsDir, Fatal, Greeting, Records, Requests, Socket, StateDir, Supervisor};
-use evanesce_csi::warden_client::{CallError, Start, WardenClient};
 
 use crate::ground::{CEILING, Ground, mounts_of, volume, write};
 

@@ -100,7 +100,7 @@ impl Record {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::testing;
+    use crate::engine_half::testing;
     use evanesce_engine::audit::Shown;
     use evanesce_engine::names::BackendName;
     use evanesce_engine::projection::{DigestKey, Projection};

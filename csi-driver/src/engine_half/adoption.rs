@@ -13,13 +13,13 @@ use evanesce_engine::spec::volume::Refresh;
 use evanesce_engine::token::Tokens;
 use tracing::{info, warn};
 
-use crate::plugin::Plugin;
+use crate::engine_half::plugin::Plugin;
+use crate::engine_half::record::Record;
+use crate::engine_half::refresher::sweep_later;
+use crate::engine_half::tmpfs_target::numbers;
+use crate::engine_half::volume::{State, Volume};
+use crate::engine_half::volumes::Publish;
 use crate::protocol::VolumeId;
-use crate::record::Record;
-use crate::refresher::sweep_later;
-use crate::tmpfs_target::numbers;
-use crate::volume::{State, Volume};
-use crate::volumes::Publish;
 
 /// Until its class is read again, a volume that is taken over is asked for at this rate.
 const UNTIL_READ: Refresh = Refresh { every: Duration::from_secs(60), jitter_percent: 50 };

@@ -14,12 +14,12 @@ use evanesce_engine::spec::VolumeSpec;
 use evanesce_engine::target::{Placed, Target};
 use tokio::time::Instant;
 
-use crate::budget::{Budget, Reservation};
-use crate::mounts::Mounts;
+use crate::engine_half::budget::{Budget, Reservation};
+use crate::engine_half::mounts::Mounts;
+use crate::engine_half::publish_request::PublishRequest;
+use crate::engine_half::record::Record;
+use crate::engine_half::volume::{State, Volume};
 use crate::protocol::{MAX_OWN, Owner};
-use crate::publish_request::PublishRequest;
-use crate::record::Record;
-use crate::volume::{State, Volume};
 
 /// What a volume starts with where its class names no size: two generations of a hundred small files fit.
 const DEFAULT_SIZE: u64 = 1 << 20;

@@ -15,8 +15,8 @@ use evanesce_engine::keep::{Keep, Kept};
 use evanesce_engine::secret::SecretBytes;
 use evanesce_runtime::arena::{self, Arena};
 
+use crate::engine_half::warden_client::WardenClient;
 use crate::protocol::{CredentialName, FileIdentity};
-use crate::warden_client::WardenClient;
 
 /// Keeps values in the arena.
 pub struct ArenaKeep(pub Arena);

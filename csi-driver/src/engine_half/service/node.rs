@@ -23,10 +23,10 @@ use evanesce_proto::csi::{
 use tonic::{Request, Response, Status};
 use tracing::warn;
 
-use crate::plugin::Plugin;
+use crate::engine_half::plugin::Plugin;
+use crate::engine_half::publish_request::PublishRequest;
+use crate::engine_half::status::status;
 use crate::protocol::{TargetPath, VolumeId};
-use crate::publish_request::PublishRequest;
-use crate::status::status;
 
 /// Answers kubelet.
 pub struct NodeService {

@@ -15,15 +15,15 @@ use evanesce_engine::error::{Error, Kind};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use crate::budget::Budget;
-use crate::metrics::Metrics;
-use crate::mounts::Mounts;
+use crate::engine_half::budget::Budget;
+use crate::engine_half::metrics::Metrics;
+use crate::engine_half::mounts::Mounts;
+use crate::engine_half::publish_request::PublishRequest;
+use crate::engine_half::refresher::{Deadlines, note_edit};
+use crate::engine_half::tmpfs_target::FirstTarget;
+use crate::engine_half::volume::{State, Volume};
+use crate::engine_half::volumes::{Claim, Publish, Volumes};
 use crate::protocol::{TargetPath, VolumeId};
-use crate::publish_request::PublishRequest;
-use crate::refresher::{Deadlines, note_edit};
-use crate::tmpfs_target::FirstTarget;
-use crate::volume::{State, Volume};
-use crate::volumes::{Claim, Publish, Volumes};
 
 /// The node plugin's parts.
 pub struct Plugin {

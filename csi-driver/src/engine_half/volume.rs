@@ -16,10 +16,10 @@ use evanesce_engine::token::Tokens;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::budget::Reservation;
+use crate::engine_half::budget::Reservation;
+use crate::engine_half::publish_request::PublishRequest;
+use crate::engine_half::record::Record;
 use crate::protocol::{TargetPath, VolumeId};
-use crate::publish_request::PublishRequest;
-use crate::record::Record;
 
 /// A volume with a good generation.
 pub struct Volume {

@@ -11,7 +11,7 @@ use futures_util::Stream;
 use tokio::net::{UnixListener, UnixStream};
 use tracing::warn;
 
-use crate::metrics::Metrics;
+use crate::engine_half::metrics::Metrics;
 
 /// A listener of the warden's, for tokio.
 ///

@@ -18,10 +18,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use crate::plugin::Plugin;
+use crate::engine_half::plugin::Plugin;
+use crate::engine_half::tmpfs_target::{RefreshTarget, remove};
+use crate::engine_half::volume::{State, Volume};
 use crate::protocol::VolumeId;
-use crate::tmpfs_target::{RefreshTarget, remove};
-use crate::volume::{State, Volume};
 
 /// How many refreshes run side by side; deadlines are spread, so more is only needed after an outage, when fewer is kinder.
 const PARALLEL: usize = 16;

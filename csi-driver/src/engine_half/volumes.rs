@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use evanesce_engine::error::{Error, Kind};
 
+use crate::engine_half::volume::Volume;
 use crate::protocol::VolumeId;
-use crate::volume::Volume;
 
 /// Every volume of the node.
 #[derive(Default)]
@@ -127,7 +127,7 @@ fn busy(id: &VolumeId, doing: &str) -> Error {
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
-    use crate::testing;
+    use crate::engine_half::testing;
 
     fn volumes() -> (Arc<Volumes>, VolumeId) {
         (Arc::default(), VolumeId::try_from("csi-1".to_owned()).unwrap())

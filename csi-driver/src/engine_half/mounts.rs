@@ -8,8 +8,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use async_trait::async_trait;
 use evanesce_engine::error::{Error, Kind};
 
+use crate::engine_half::warden_client::{CallError, WardenClient};
 use crate::protocol::{ErrorKind, Owner, TargetPath, VolumeId};
-use crate::warden_client::{CallError, WardenClient};
 
 /// Volumes as the warden makes them; see the requests of the same names in [`crate::protocol`].
 #[async_trait]

@@ -9,7 +9,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 use tonic::transport::Endpoint;
 
-use crate::warden_client::WardenClient;
+use crate::engine_half::warden_client::WardenClient;
 
 /// Whether the whole works: the warden connects, the server accepts, the service answers.
 ///

@@ -14,9 +14,9 @@ use evanesce_engine::spec::volume::Refresh;
 use evanesce_engine::token::Tokens;
 use evanesce_engine::workload::Workload;
 
-use crate::budget::Budget;
+use crate::engine_half::budget::Budget;
+use crate::engine_half::volume::{State, Volume};
 use crate::protocol::{TargetPath, VolumeId};
-use crate::volume::{State, Volume};
 
 /// A pod's volume.
 pub(crate) fn subject(volume: &VolumeId) -> Subject {

@@ -12,8 +12,8 @@ use evanesce_engine::error::{Error, Kind};
 use evanesce_runtime::label;
 use evanesce_runtime::metrics::{self as declared, Counter, Gauge, Histogram, Label, Unit};
 
+use crate::engine_half::volumes::Volumes;
 use crate::protocol::{Reduced, VolumeId};
-use crate::volumes::Volumes;
 
 /// Upper bounds in seconds: from a republish, which only takes tokens, to kubelet's own deadline.
 const SECONDS: &[f64] =
