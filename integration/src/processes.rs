@@ -54,10 +54,12 @@ impl Process {
         Some(value.trim().to_owned())
     }
 
-    /// Whether it still runs; a zombie does not.
+    /// Whether anything of it still runs, and so holds its files open: of a process that is killed, the first thread may
+    /// be a zombie before the others have ended.
     #[must_use]
     pub fn is_running(self) -> bool {
-        self.status("State").is_some_and(|state| !state.starts_with(['Z', 'X']))
+        let threads = fs::read_dir(self.path("task")).map_or(0, Iterator::count);
+        threads > 1 || self.status("State").is_some_and(|state| !state.starts_with(['Z', 'X']))
     }
 
     /// Its children and their children, as they are now.

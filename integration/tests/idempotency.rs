@@ -88,6 +88,10 @@ async fn an_unpublish_goes_on_while_a_refresh_waits_for_the_backend() {
     let (world, volume) = refreshing_world().await;
     at_once(world.kubelet.unpublish(&volume)).await.unwrap();
     assert_nothing_left(&world.plugin, &volume);
+    wait::until("the refresh is audited as cancelled", || {
+        world.plugin.audit().iter().any(|event| event["status_code"] == "cancelled")
+    })
+    .await;
     world.backend.hang(false);
 }
 

@@ -16,7 +16,7 @@ use evanesce_integration::token_review::Claims;
 use evanesce_integration::world::{AUDIENCE, Setup, lively_class};
 use evanesce_integration::{sight, wait};
 use evanesce_proto::kubelet::TokensIn;
-use serde_json::json;
+use serde_json::{Value, json};
 use tonic::Status;
 
 /// Long, and of no letters that any encoding would leave as they are in all of its forms.
@@ -78,6 +78,11 @@ async fn a_secret_and_a_token_are_nowhere_but_in_the_volume() {
 
     let log = world.plugin.log();
     assert!(log.contains("DEBUG"), "the log is not as talkative as it can be");
+    // What a library says of its own accord, nobody here has read: below a warning none may speak.
+    for line in log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
+        let (level, target) = (line["level"].as_str().unwrap(), line["target"].as_str().unwrap());
+        assert!(target.starts_with("evanesce") || ["WARN", "ERROR"].contains(&level), "{target} speaks at {level}");
+    }
     let audit: Vec<_> = world.plugin.audit().iter().map(ToString::to_string).collect();
     assert!(audit.len() > 4, "the audit has hardly an event");
 

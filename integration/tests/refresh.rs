@@ -12,7 +12,8 @@ use std::time::Duration;
 use std::{fs, io};
 
 use evanesce_integration::recorder::{Misbehaviour, Recorder};
-use evanesce_integration::world::{PASSWORD, Setup, World, lively_class};
+use evanesce_integration::token_review::Claims;
+use evanesce_integration::world::{AUDIENCE, PASSWORD, Setup, World, lively_class};
 use evanesce_integration::{counts, mounts, sight, wait};
 use serde_json::{Value, json};
 
@@ -103,6 +104,24 @@ async fn a_refresh_that_fails_keeps_the_files_and_kubelet_hears_ok() {
     world.backend.misbehave(None);
     world.backend.put("kv", "payments/db", &json!({"password": "new", "username": "app"}));
     wait::until("the backend's recovery is noticed", || sight::text(volume.target_path(), "password") == "new").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_running_pod_keeps_its_files_when_its_class_or_its_token_is_gone() {
+    let world = World::recorded().await.unwrap();
+    world.classes("gone.yaml", &lively_class("gone", &[PASSWORD_FILE])).unwrap();
+    let pod = world.pod("payments", "app");
+    let volume = world.volume(&pod, "gone");
+    wait::until_ready("the class is known", async || world.kubelet.publish(&volume).await.ok()).await;
+    let mount = mounts::at(volume.target_path());
+
+    fs::remove_file(world.plugin.classes().join("gone.yaml")).unwrap();
+    wait::until("a refresh has failed", || world.plugin.log().contains("volume is stale")).await;
+    world.kubelet.publish(&volume).await.unwrap();
+    let expired = world.volume_with(&pod, "gone", &Claims::new(&pod, AUDIENCE).expired());
+    world.kubelet.publish(&expired).await.unwrap();
+    assert_eq!(mounts::at(volume.target_path()), mount);
+    assert_eq!(sight::text(volume.target_path(), "password"), PASSWORD);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -6,9 +6,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use evanesce_integration::world::{PASSWORD, Setup, World, lively_class};
-use evanesce_integration::{counts, mounts, sight, wait};
+use evanesce_integration::{counts, kubelet, mounts, sight, wait};
 use serde_json::json;
 
 const PASSWORD_FILE: &str = "{path: password, from: {backend: vault, secret: kv/payments/db, key: password}}";
@@ -59,6 +61,41 @@ async fn an_adopted_volume_can_be_unpublished_first_of_all() {
     let volume = world.volume(&world.pod("payments", "app"), "lively");
     world.kubelet.publish(&volume).await.unwrap();
     world.plugin.kill_and_restart().await.unwrap();
+    world.kubelet.unpublish(&volume).await.unwrap();
+    assert_eq!(mounts::below(world.plugin.pods()), []);
+    assert!(!volume.target_path().exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_adopted_volume_is_ok_for_kubelet_while_the_backend_is_away() {
+    let mut world = lively_world().await;
+    let pod = world.pod("payments", "app");
+    let volume = world.volume(&pod, "lively");
+    world.kubelet.publish(&volume).await.unwrap();
+    world.backend.hang(true);
+    world.plugin.kill_engine().await.unwrap();
+    for _ in 0..3 {
+        let republish = world.volume(&pod, "lively");
+        let answer = tokio::time::timeout(Duration::from_secs(5), world.kubelet.publish(&republish)).await;
+        answer.expect("an answer at once").unwrap();
+    }
+    assert_eq!(sight::text(volume.target_path(), "password"), PASSWORD);
+    world.backend.hang(false);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_nobody_can_read_costs_no_pod_its_files_and_can_be_removed() {
+    let mut world = lively_world().await;
+    let volume = world.volume(&world.pod("payments", "app"), "lively");
+    world.kubelet.publish(&volume).await.unwrap();
+    let record = record(world.plugin.state(), volume.volume_id()).expect("the volume has a record");
+    fs::write(record, "neither ours nor JSON").unwrap();
+    world.plugin.kill_engine().await.unwrap();
+
+    // Not a final error, to which an old kubelet would answer by taking the files away.
+    let status = world.kubelet.publish(&volume).await.expect_err("whose volume that is, nobody knows any more");
+    assert!(!kubelet::is_final(status.code()), "{status}");
+    assert_eq!(sight::text(volume.target_path(), "password"), PASSWORD);
     world.kubelet.unpublish(&volume).await.unwrap();
     assert_eq!(mounts::below(world.plugin.pods()), []);
     assert!(!volume.target_path().exists());
@@ -116,4 +153,12 @@ async fn a_mount_that_went_away_behind_our_back_is_made_again() {
 
 async fn lively_world() -> World<evanesce_integration::recorder::Recorder> {
     Setup::default().class(&lively_class("lively", &[PASSWORD_FILE])).recorder().await.unwrap()
+}
+
+/// The file below the state directory that is named after the volume.
+fn record(directory: &Path, volume: &str) -> Option<PathBuf> {
+    fs::read_dir(directory).unwrap().flatten().find_map(|entry| {
+        let path = entry.path();
+        if path.is_dir() { record(&path, volume) } else { path.to_string_lossy().contains(volume).then_some(path) }
+    })
 }

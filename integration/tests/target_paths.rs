@@ -25,6 +25,8 @@ async fn a_target_path_that_leads_outside_is_refused_and_nothing_is_touched() {
     let parent = volume.target_path().parent().unwrap();
     fs::create_dir_all(parent).unwrap();
     symlink(&outside, parent.join("link")).unwrap();
+    symlink("../../../../../outside/volumes/kubernetes.io~csi/secrets", parent.join("relative")).unwrap();
+    symlink(".", parent.join("here")).unwrap();
     symlink(outside.parent().unwrap(), pods.join("link")).unwrap();
     fs::write(parent.join("file"), "keep").unwrap();
     let before = everything(world.scratch.path());
@@ -50,6 +52,8 @@ async fn a_target_path_that_leads_outside_is_refused_and_nothing_is_touched() {
         // Through links that somebody has put on the way, and onto one.
         format!("{pods}/link/secrets/mount"),
         format!("{parent}/link/mount"),
+        format!("{parent}/relative/mount"),
+        format!("{parent}/here/mount"),
         format!("{parent}/link"),
         // Onto what is no directory.
         format!("{parent}/file"),

@@ -6,6 +6,7 @@
 //! Each verb runs in a task of its own: when kubelet's deadline passes, tonic drops the call and the task goes on to its
 //! end, the retry hears `ABORTED` until it has, and the audit says what truly happened.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use evanesce_engine::audit::{Auditor, Event, Purpose};
@@ -76,6 +77,7 @@ impl Plugin {
             mounts: self.mounts.as_ref(),
             budget: &self.budget,
             request: &request,
+            begun: AtomicBool::new(false),
             made: Mutex::default(),
         };
         let delivery = Request {
@@ -89,7 +91,9 @@ impl Plugin {
         let delivered = match self.deliverer.deliver(&delivery, &target).await {
             Ok(delivered) => delivered,
             Err(error) => {
-                self.clear(&request.volume, &request.target).await;
+                if target.begun.load(Ordering::Relaxed) {
+                    self.clear(&request.volume, &request.target).await;
+                }
                 return Err(error);
             }
         };
@@ -115,8 +119,8 @@ impl Plugin {
         Ok(())
     }
 
-    /// Undoes what a failed first delivery may have done. A delivery that failed before it touched anything costs two
-    /// questions here and needs no flag that could be wrong.
+    /// Undoes what a failed first delivery has begun. One that had begun nothing undoes nothing: at the target may be the
+    /// volume of a running pod, whose record this engine half could not read.
     async fn clear(&self, volume: &VolumeId, target: &TargetPath) {
         let cleared = match self.mounts.detach(volume, target).await {
             Ok(()) => self.mounts.drop_record(volume).await,

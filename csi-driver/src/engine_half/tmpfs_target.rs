@@ -4,6 +4,7 @@
 //! Where files become visible: a new tmpfs that is attached once it is whole, or the next generation of one.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -36,6 +37,8 @@ pub struct FirstTarget<'a> {
     pub budget: &'a Arc<Budget>,
     /// What kubelet asked for.
     pub request: &'a PublishRequest,
+    /// Whether anything was begun that a failure has to undo.
+    pub begun: AtomicBool,
     /// What was made, for whoever keeps the volume.
     pub made: Mutex<Option<(Arc<Generations>, Reservation)>>,
 }
@@ -47,6 +50,7 @@ impl Target for FirstTarget<'_> {
         let size = size_for(spec, &projection)?;
         let reservation = self.budget.reserve(&subject.workload.namespace, size)?;
         let root = self.mounts.make(volume, size, (size / BYTES_PER_INODE).min(MOST_INODES)).await?;
+        self.begun.store(true, Ordering::Relaxed);
         let generations = Arc::new(Generations::new(root));
         write(self.mounts, &generations, 1, &Arc::new(projection)).await?;
         show(&generations, 1).await?;

@@ -283,20 +283,24 @@ impl Records {
         Ok(())
     }
 
-    /// The first record whose volume sorts after the given one.
-    ///
-    /// # Errors
-    /// `Internal` when it cannot be read.
-    pub fn next(&self, after: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, WardenError> {
+    /// The first record whose volume sorts after the given one. One that cannot be read any more is passed over and left
+    /// alone: it must not cost the node's other volumes theirs.
+    #[must_use]
+    pub fn next(&self, after: Option<&VolumeId>) -> Option<(VolumeId, Vec<u8>)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let Some(volume) = self.volumes.range::<VolumeId, _>((from, Bound::Unbounded)).next() else { return Ok(None) };
-        let bytes = self
-            .state
-            .read(&file_name(volume), 2 * MAX_RECORD as u64)
-            .map_err(failed(format_args!("reading the record of volume {volume}")))?;
-        let file: RecordFile<'_> = serde_json::from_slice(&bytes)
-            .map_err(|_| internal(format!("the record of volume {volume} was changed by somebody else")))?;
-        Ok(Some((volume.clone(), file.record.get().as_bytes().to_vec())))
+        self.volumes.range::<VolumeId, _>((from, Bound::Unbounded)).find_map(|volume| match self.read(volume) {
+            Ok(record) => Some((volume.clone(), record)),
+            Err(error) => {
+                tracing::warn!(%volume, %error, "its record was changed by somebody else and is left alone");
+                None
+            }
+        })
+    }
+
+    fn read(&self, volume: &VolumeId) -> io::Result<Vec<u8>> {
+        let bytes = self.state.read(&file_name(volume), 2 * MAX_RECORD as u64)?;
+        let file: RecordFile<'_> = serde_json::from_slice(&bytes)?;
+        Ok(file.record.get().as_bytes().to_vec())
     }
 }
 

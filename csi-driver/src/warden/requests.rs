@@ -65,7 +65,7 @@ impl<K: Kernel> Requests<K> {
                 self.records.drop_record(&volume)?;
                 Reply::Done
             }
-            Request::NextRecord { after } => match self.records.next(after.as_ref())? {
+            Request::NextRecord { after } => match self.records.next(after.as_ref()) {
                 Some((volume, record)) => Reply::Record { volume, record },
                 None => Reply::NoMoreRecords,
             },

@@ -28,7 +28,8 @@ async fn a_first_publish_that_fails_at_any_step_leaves_nothing_and_its_retry_is_
 
 #[tokio::test(start_paused = true)]
 async fn a_first_publish_whose_clean_up_fails_too_is_still_whole_when_it_is_ok() {
-    for step in STEPS {
+    // After the first: whoever has made nothing has nothing to clean up.
+    for &step in &STEPS[1..] {
         for cleaning in [Call::Detach, Call::DropRecord] {
             let node = Node::new().await;
             let pod = node.pod("payments", "pod-1");
