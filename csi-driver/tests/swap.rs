@@ -163,7 +163,10 @@ async fn refresh(volume: &Volume, rounds: Range<u32>, readers: &[AtomicU64]) {
         let under_way: Vec<_> = readers.iter().map(|reads| reads.load(Ordering::Acquire)).collect();
         retired.extend(state.retired.drain(..).map(|(number, _)| (number, under_way.clone())));
         while let Some((number, begun)) = retired.front() {
-            let ended = readers.iter().zip(begun).all(|(reads, begun)| reads.load(Ordering::Acquire) > *begun);
+            let ended = readers.iter().zip(begun).all(|(reads, begun)| {
+                let now = reads.load(Ordering::Acquire);
+                now > *begun || now == u64::MAX
+            });
             if ended {
                 remove(&volume.generations, *number).await.unwrap();
                 retired.pop_front();
