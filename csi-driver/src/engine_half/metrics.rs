@@ -152,6 +152,8 @@ impl Metrics {
             ),
             stale_volumes: Mutex::default(),
         };
+        // There from the start, so that an alert can tell "none" from "not asked".
+        metrics.stale.set((), 0.0);
         (metrics, all)
     }
 

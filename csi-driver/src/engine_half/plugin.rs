@@ -159,23 +159,26 @@ impl Plugin {
         let (volume, claim) = self.volumes.unpublish(&id)?;
         let plugin = Arc::clone(self);
         let task = self.tasks.spawn(async move {
-            let result = plugin.remove(volume, &id, &target).await;
-            drop(claim);
+            let result = plugin.remove(volume.as_deref(), &id, &target).await;
+            match volume {
+                Some(volume) if result.is_err() => claim.stuck(volume),
+                _ => drop(claim),
+            }
             result
         });
         task.await.unwrap_or_else(|error| Err(lost(&error)))
     }
 
-    async fn remove(&self, volume: Option<Arc<Volume>>, id: &VolumeId, target: &TargetPath) -> Result<(), Error> {
+    async fn remove(&self, volume: Option<&Volume>, id: &VolumeId, target: &TargetPath) -> Result<(), Error> {
         // A refresh was told to stop, and a republish may be mounting the volume again: they come to their end first.
-        let _state = match &volume {
+        let _state = match volume {
             Some(volume) => Some(volume.state.lock().await),
             None => None,
         };
         self.deadlines.forget(id);
         self.mounts.detach(id, target).await?;
         self.mounts.drop_record(id).await?;
-        let subject = volume.as_ref().map(|volume| volume.subject.clone());
+        let subject = volume.map(|volume| volume.subject.clone());
         self.metrics.fresh(id);
         if subject.is_some() {
             info!(volume_id = %id, "volume is unmounted");

@@ -157,11 +157,11 @@ fn start(plugin: &Arc<Plugin>, permits: &Arc<Semaphore>, due: Due) {
     let (plugin, permits) = (Arc::clone(plugin), Arc::clone(permits));
     let tasks = plugin.tasks.clone();
     tasks.spawn(async move {
-        let Ok(_permit) = permits.acquire().await else { return };
         tokio::select! {
             // An unpublish goes first; what the dropped refresh asked for is audited as cancelled.
             () = volume.left() => {}
             () = async {
+                let Ok(_permit) = permits.acquire().await else { return };
                 match due {
                     Due::Refresh(_) => refresh(&plugin, &volume).await,
                     Due::Sweep(_) => sweep(&plugin, &volume).await,

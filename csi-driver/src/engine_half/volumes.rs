@@ -3,7 +3,7 @@
 
 //! Which volumes there are, and who may do what to one of them now.
 //!
-//! A volume is being delivered for the first time, live, or leaving. Whoever comes second during a first delivery or an
+//! A volume is being delivered for the first time, live, leaving, or stuck on its way out. Whoever comes second during a first delivery or an
 //! unpublish hears `ABORTED` (CSI 1.12, "Error scheme": operation pending); a live volume is open to all, and its own
 //! lock orders what changes its files. Claims are guards: dropping one sets the volume free, also when a task panics.
 
@@ -23,6 +23,8 @@ enum Entry {
     Delivering,
     Leaving,
     Live(Arc<Volume>),
+    /// An unpublish failed: only another one may try.
+    Stuck(Arc<Volume>),
 }
 
 /// What a publish finds.
@@ -54,7 +56,7 @@ impl Volumes {
             }
             Some(Entry::Live(volume)) => Ok(Publish::Again(Arc::clone(volume))),
             Some(Entry::Delivering) => Err(busy(id, "being delivered")),
-            Some(Entry::Leaving) => Err(busy(id, "being removed")),
+            Some(Entry::Leaving | Entry::Stuck(_)) => Err(busy(id, "being removed")),
         }
     }
 
@@ -66,7 +68,7 @@ impl Volumes {
         let mut entries = self.entries();
         let volume = match entries.get(id) {
             None => None,
-            Some(Entry::Live(volume)) => {
+            Some(Entry::Live(volume) | Entry::Stuck(volume)) => {
                 volume.leave();
                 Some(Arc::clone(volume))
             }
@@ -81,7 +83,7 @@ impl Volumes {
     pub fn get(&self, id: &VolumeId) -> Option<Arc<Volume>> {
         match self.entries().get(id) {
             Some(Entry::Live(volume)) => Some(Arc::clone(volume)),
-            Some(Entry::Delivering | Entry::Leaving) | None => None,
+            Some(Entry::Delivering | Entry::Leaving | Entry::Stuck(_)) | None => None,
         }
     }
 
@@ -89,7 +91,7 @@ impl Volumes {
     pub fn live(&self) -> Vec<Arc<Volume>> {
         let live = |entry: &Entry| match entry {
             Entry::Live(volume) => Some(Arc::clone(volume)),
-            Entry::Delivering | Entry::Leaving => None,
+            Entry::Delivering | Entry::Leaving | Entry::Stuck(_) => None,
         };
         self.entries().values().filter_map(live).collect()
     }
@@ -105,9 +107,18 @@ impl Volumes {
 
 impl Claim {
     /// The volume is live from now on.
-    pub fn live(mut self, volume: Arc<Volume>) {
+    pub fn live(self, volume: Arc<Volume>) {
+        self.keep(Entry::Live(volume));
+    }
+
+    /// The volume could not be removed: whose it is is remembered for the unpublish that does it.
+    pub fn stuck(self, volume: Arc<Volume>) {
+        self.keep(Entry::Stuck(volume));
+    }
+
+    fn keep(mut self, entry: Entry) {
         self.kept = true;
-        self.volumes.entries().insert(self.id.clone(), Entry::Live(volume));
+        self.volumes.entries().insert(self.id.clone(), entry);
     }
 }
 

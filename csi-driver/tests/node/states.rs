@@ -167,8 +167,11 @@ async fn a_failed_unpublish_is_repeated_until_it_is_done() {
         node.publish(&pod).await.unwrap();
         node.mounts.fail_next(failing, evanesce_engine::error::Kind::Internal);
         assert_eq!(code(node.unpublish(&pod).await), Code::Internal, "{failing:?}");
+        assert_eq!(code(node.publish(&pod).await), Code::Aborted, "{failing:?}: it is on its way out");
         assert_eq!(code(node.unpublish(&pod).await), Code::Ok, "{failing:?}");
         node.assert_nothing_left(&pod);
+        let unmounted = node.auditor.codes().into_iter().filter(|code| *code == "unmount").count();
+        assert_eq!(unmounted, 1, "{failing:?}: the audit has it once, when it is done");
     }
 }
 
