@@ -177,7 +177,7 @@ async fn a_secret_that_outgrows_a_fixed_size_leaves_the_old_files() {
 /// is printed.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_of_one_generation_never_see_a_mixture() {
-    const VOLUMES: u64 = 20;
+    const VOLUMES: u64 = 50;
     let class = lively_class(
         "pair",
         &[
