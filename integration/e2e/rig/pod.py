@@ -10,14 +10,15 @@ import sys
 import tempfile
 
 from . import node, plugin
-from .wait import Failure, until
+from .wait import Failure, check, until
 
 NAMESPACE = "payments"
 ACCOUNTS = {NAMESPACE: ["app", "guest", "stranger"], "shop": ["app"]}
 NAMESPACES = list(ACCOUNTS)
 IMAGE = "localhost/busybox:e2e"
-# kubelet syncs a pod at once when it is new, and again after back-off when a mount failed.
+# kubelet tries a failed mount again after half a second, then twice as long, up to two minutes.
 START_SECONDS = 90
+REFUSAL_SECONDS = 45
 
 
 def prepare():
@@ -92,19 +93,23 @@ class Pod:
         return [f"{event['reason']}: {event['message']}" for event in events]
 
     def refused(self, *words):
-        """Waits for a FailedMount event that says all of `words`, and shows that the pod does not run; the event's text."""
+        """Waits for a FailedMount event that says all of `words`, and sees that the pod does not run; the event's text."""
         def says():
+            if self.phase() != "Pending":
+                return None, f"{self.name} is {self.phase()}, although its volume was to be refused"
             seen = self.events()
             for event in seen:
                 if event.startswith("FailedMount") and all(word in event for word in words):
-                    return event
+                    return event, None
             raise Failure(json.dumps(seen, indent=1))
 
-        event = until(f"an event of {self.name} that says {', '.join(words)}", says, START_SECONDS)
-        phase = node.get("pod", self.name, "-n", self.namespace)["status"]["phase"]
-        if phase != "Pending":
-            raise Failure(f"{self.name} is {phase}, although its volume was refused")
+        event, instead = until(f"an event of {self.name} that says {', '.join(words)}", says, REFUSAL_SECONDS)
+        check(instead is None, instead)
         return event
+
+    def phase(self):
+        """As the API server has it."""
+        return node.get("pod", self.name, "-n", self.namespace)["status"]["phase"]
 
 
 @contextlib.contextmanager
