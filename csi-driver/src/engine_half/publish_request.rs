@@ -62,6 +62,13 @@ impl PublishRequest {
         let Some(capability) = request.volume_capability else {
             return Err(Error::invalid("volume_capability is missing"));
         };
+        // Our mount is read-only, but what a container gets of it is mounted anew by its runtime, with flags of its own:
+        // runc clears MS_RDONLY unless kubelet asks for a read-only mount, which it does for exactly these volumes.
+        if !request.readonly {
+            return Err(Error::invalid(
+                "readonly is false: write readOnly: true beside driver under spec.volumes[].csi of the pod, or its containers could write into the volume",
+            ));
+        }
         let group = read_capability(capability.access_type, capability.access_mode)?;
         let mut context = Context(request.volume_context);
         let workload = Workload {

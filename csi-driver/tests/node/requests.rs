@@ -62,6 +62,7 @@ async fn each_thing_that_is_wrong_with_a_publish_has_its_code() {
         ("target_path //", InvalidArgument, |r| r.target_path += "//x"),
         ("target_path NUL", InvalidArgument, |r| r.target_path.push('\0')),
         ("target_path too long", InvalidArgument, |r| r.target_path += &"/x".repeat(4096)),
+        ("not read-only", InvalidArgument, |r| r.readonly = false),
         ("no capability", InvalidArgument, |r| r.volume_capability = None),
         ("no access_type", InvalidArgument, |r| r.volume_capability.as_mut().unwrap().access_type = None),
         ("block", InvalidArgument, |r| {
@@ -157,7 +158,6 @@ async fn each_thing_that_is_wrong_with_a_publish_has_its_code() {
 async fn what_may_be_otherwise_is_taken() {
     type Change = fn(&mut NodePublishVolumeRequest);
     let table: &[(&str, Change)] = &[
-        ("readonly: the volume is in any case", |r| r.readonly = false),
         ("one node reads", |r| mode(r, Mode::SingleNodeReaderOnly.into())),
         ("one writer", |r| mode(r, Mode::SingleNodeSingleWriter.into())),
         ("many writers on one node", |r| mode(r, Mode::SingleNodeMultiWriter.into())),

@@ -19,9 +19,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use axum::extract::Request;
 use axum::response::Response;
+use evanesce_proto::csi::NodePublishVolumeRequest;
 use evanesce_proto::csi::controller_server::ControllerServer;
 use evanesce_proto::csi::identity_client::IdentityClient;
 use evanesce_proto::csi::identity_server::IdentityServer;
+use prost::Message as _;
 use tokio::net::UnixListener;
 use tokio_stream::wrappers::UnixListenerStream;
 use tonic::Status;
@@ -73,10 +75,34 @@ async fn ready(plugin: Channel) {
     }
 }
 
-/// Hands a call to the plugin as it is, and its answer back.
+/// Hands a call to the plugin as it is, and its answer back. Only a publish becomes one of a read-only volume, as kubelet
+/// asks for where a pod says `readOnly: true`: csi-sanity has no flag for it, and the plugin takes no other.
 async fn forward(plugin: Channel, request: Request) -> Response {
+    let request = match request.uri().path() {
+        "/csi.v1.Node/NodePublishVolume" => match read_only(request).await {
+            Ok(request) => request,
+            Err(error) => return Status::internal(format!("the call cannot be read: {error:#}")).into_http(),
+        },
+        _ => request,
+    };
     match plugin.oneshot(request.map(Body::new)).await {
         Ok(response) => response.map(axum::body::Body::new),
         Err(error) => Status::unavailable(format!("the plugin does not answer: {error}")).into_http(),
     }
+}
+
+/// A gRPC message on the wire: one byte for compression, four for the length.
+const FRAME: usize = 5;
+
+async fn read_only(request: Request) -> Result<Request> {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, 1 << 20).await?;
+    let message = body.get(FRAME..).filter(|_| body[0] == 0).context("no uncompressed message")?;
+    let mut publish = NodePublishVolumeRequest::decode(message)?;
+    publish.readonly = true;
+    let message = publish.encode_to_vec();
+    let mut frame = vec![0];
+    frame.extend(u32::try_from(message.len())?.to_be_bytes());
+    frame.extend(message);
+    Ok(Request::from_parts(parts, axum::body::Body::from(frame)))
 }
