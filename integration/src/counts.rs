@@ -21,7 +21,7 @@ pub const SWAPS: Count = /*                                   */ Count::new(2_00
 /// Publishes of one volume at the same time.
 pub const CONCURRENT_PUBLISHES: Count = /*                    */ Count::new(20, 200);
 /// Deaths of the engine half while volumes are in use.
-pub const ENGINE_KILLS: Count = /*                            */ Count::new(3, 50);
+pub const ENGINE_KILLS: Count = /*                            */ Count::new(3, 20);
 
 impl Count {
     const fn new(ci: u32, full: u32) -> Self {
