@@ -133,7 +133,6 @@ fn volume(root: &Path) -> Volume {
         refresh: Refresh::default(),
         keep_previous: Duration::ZERO,
         failures: 0,
-        fresh: None,
     };
     let class = VolumeClassName::parse("db").unwrap();
     let subject = Subject { volume: id.to_string(), workload, class };

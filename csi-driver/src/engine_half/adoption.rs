@@ -74,7 +74,6 @@ async fn take_over(plugin: &Arc<Plugin>, id: &VolumeId, record: Record) -> Resul
         refresh: UNTIL_READ,
         keep_previous: KEEP_FOUND,
         failures: 0,
-        fresh: None,
     };
     let volume = Volume::new(id.clone(), record.target, subject, record.group, Tokens::default(), generations, state);
     // Tokens are never written down: the first republish brings one, and with it the first refresh.

@@ -106,7 +106,6 @@ impl Plugin {
             refresh: delivered.spec.refresh,
             keep_previous: delivered.spec.keep_previous,
             failures: 0,
-            fresh: Some(self.clock().now()),
         };
         let PublishRequest { volume: id, target, subject, tokens, group } = request;
         let volume = Arc::new(Volume::new(id, target, subject, group, tokens, generations, state));

@@ -201,7 +201,6 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
     let remembered = state.before.as_ref() == Some(&before);
     state.before = Some(before);
     state.failures = 0;
-    state.fresh = Some(plugin.clock().now());
     state.refresh = spec.refresh;
     state.keep_previous = spec.keep_previous;
     plugin.metrics.fresh(&volume.id);

@@ -44,7 +44,6 @@ pub(crate) fn volume(id: &VolumeId) -> Arc<Volume> {
         refresh: Refresh { every: Duration::from_secs(300), jitter_percent: 10 },
         keep_previous: Duration::from_secs(10),
         failures: 0,
-        fresh: None,
     };
     let target = TargetPath::try_from("/pods/pod-1/mount".to_owned()).unwrap();
     Arc::new(Volume::new(id.clone(), target, subject, None, Tokens::default(), Arc::new(Generations::new(root)), state))

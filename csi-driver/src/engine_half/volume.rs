@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use evanesce_engine::audit::Subject;
 use evanesce_engine::deliver::Before;
@@ -53,8 +53,6 @@ pub struct State {
     pub keep_previous: Duration,
     /// Refreshes that failed since the last one that did not.
     pub failures: u32,
-    /// When the backends last had an answer; absent after an adoption.
-    pub fresh: Option<SystemTime>,
 }
 
 impl Volume {
