@@ -17,7 +17,8 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// What the programs are made from, below the workspace.
-const SOURCES: [&str; 7] = ["Cargo.toml", "Cargo.lock", "proto", "engine", "runtime", "csi-driver", "cli"];
+const SOURCES: [&str; 8] =
+    ["Cargo.toml", "Cargo.lock", "proto", "engine", "runtime", "csi-driver", "cli", "integration/src/bin"];
 
 /// The node plugin: `EVANESCE_CSI_BIN`, or the one in the build directory.
 ///
@@ -33,6 +34,14 @@ pub fn evanesce_csi() -> Result<PathBuf> {
 /// When it cannot be built.
 pub fn evanesce() -> Result<PathBuf> {
     locate("EVANESCE_BIN", "evanesce")
+}
+
+/// The program that runs another on a kernel without some system calls; `src/bin/without.rs`.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn without() -> Result<PathBuf> {
+    locate("EVANESCE_WITHOUT_BIN", "without")
 }
 
 /// Cargo's build directory, without the profile: `target`.

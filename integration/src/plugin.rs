@@ -36,12 +36,14 @@ pub struct Options {
     pub log: String,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// System calls that the kernel is to lack, by name (`src/bin/without.rs`).
+    pub without: Vec<&'static str>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // Everything, also of dependencies: what a test cannot see leak, it cannot find.
-        Self { log: "trace".into(), arguments: Vec::new() }
+        Self { log: "trace".into(), arguments: Vec::new(), without: Vec::new() }
     }
 }
 
@@ -273,7 +275,14 @@ impl Files {
 
 /// The command line: the only place that knows it.
 fn command(files: &Files, options: &Options) -> Result<Command> {
-    let mut command = Command::new(binaries::evanesce_csi()?);
+    let program = binaries::evanesce_csi()?;
+    let mut command = if options.without.is_empty() {
+        Command::new(program)
+    } else {
+        let mut command = Command::new(binaries::without()?);
+        command.arg(options.without.join(",")).arg("--").arg(program);
+        command
+    };
     command.env_clear().env("RUST_BACKTRACE", "1");
     command.args(["--driver-name", DRIVER, "--node-name", NODE]);
     for (flag, path) in [

@@ -86,6 +86,13 @@ impl Setup {
         self
     }
 
+    /// A kernel that lacks these system calls, for every process of the plugin.
+    #[must_use]
+    pub fn without(mut self, calls: &[&'static str]) -> Self {
+        self.options.without.extend(calls);
+        self
+    }
+
     /// Another log filter than everything.
     #[must_use]
     pub fn log(mut self, filter: &str) -> Self {
