@@ -41,6 +41,7 @@ use evanesce_engine::backend::registry::Registry;
 use evanesce_engine::class_dir::ClassDirectory;
 use evanesce_engine::class_source::ClassSource;
 use evanesce_engine::clock::{Clock, SystemClock};
+use evanesce_engine::crash_point;
 use evanesce_engine::credentials::CredentialFiles;
 use evanesce_engine::deliver::Deliverer;
 use evanesce_engine::keep::Keep;
@@ -196,6 +197,7 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
     if end.is_ok() {
         info!("draining");
         stop.cancel();
+        crash_point!("drain:begun");
         let begun = async {
             let _ = calls.await;
             let _ = registrations.await;

@@ -12,6 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ExitCode, Stdio};
 
+use evanesce_engine::crash_point;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
@@ -75,6 +76,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             match control.receive()? {
                 Some((ToLauncher::Start, _)) if running.is_none() => match Running::start(user) {
                     Ok((engine, channel)) => {
+                        crash_point!("launcher:engine-started");
                         control.send(&FromLauncher::Started { pid: engine.child.id() }, &[channel.as_fd()])?;
                         running = Some(engine);
                     }

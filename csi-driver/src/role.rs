@@ -48,6 +48,8 @@ impl Role {
     /// Does what this role is for, until the process is to end.
     #[must_use]
     pub fn run(self) -> ExitCode {
+        #[cfg(feature = "crash-points")]
+        evanesce_engine::crash::armed::arm();
         match self {
             Self::Warden => crate::warden::main(),
             Self::Launcher => crate::launcher::main(),

@@ -24,6 +24,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Parser;
+use evanesce_engine::crash_point;
 use evanesce_runtime::telemetry;
 
 pub use credentials::CredentialsDir;
@@ -86,7 +87,9 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let registration = registration.inspect_err(|_| csi.remove())?;
 
     let serve = || -> Result<Supervisor<LinuxKernel>, Box<dyn Error>> {
+        crash_point!("start:sockets-bound");
         let launcher = launcher::start(user)?;
+        crash_point!("start:launcher-started");
         confine::warden()?;
         let mut fds = vec![csi.as_fd().try_clone_to_owned()?, registration.as_fd().try_clone_to_owned()?];
         fds.extend(audit);

@@ -13,6 +13,7 @@ use std::time::Duration;
 use crate::audit::{Auditor, Event, Purpose, Scope, Shown, Subject};
 use crate::class_source::ClassSource;
 use crate::clock::Clock;
+use crate::crash_point;
 use crate::error::{Error, Kind};
 use crate::fetch::{Answers, BackendHandle, Backends, Fetch};
 use crate::policy;
@@ -125,9 +126,11 @@ impl Deliverer {
             let grant = policy::authorise(handle.backend.as_ref(), &handle.allow, workload, &file.from)?;
             grants.push((Arc::clone(handle), grant));
         }
+        crash_point!("deliver:authorised");
         let same = |before: &&Before| before.revision == classes.revision && !before.secrets.is_empty();
         let known = request.before.filter(same).map(|before| before.secrets.as_slice());
         let answers = Fetch::plan(scope, request.tokens, self.clock.now(), grants)?.run(known).await?;
+        crash_point!("deliver:fetched");
         Ok((classes, answers))
     }
 
@@ -157,6 +160,7 @@ impl Deliverer {
         let Classes { spec, revision, .. } = classes;
         let projection = render(&spec, request.group, &answers.secrets)?;
         drop(answers.secrets);
+        crash_point!("deliver:rendered");
         let before = Before { secrets: answers.shown, digest: projection.digest(&self.digests), revision };
         if request.before.is_some_and(|earlier| earlier.digest == before.digest) {
             return Ok(Delivered { spec, before, placed: None, files: Vec::new() });

@@ -87,6 +87,7 @@ impl<'a> Fetch<'a> {
     pub async fn run(&self, known: Option<&[Shown]>) -> Result<Option<Answers>, Error> {
         let logins = self.bursts.iter().map(|(identity, burst)| self.log_in(identity, burst).boxed());
         let sessions = join_all(logins).await.into_iter().collect::<Result<Vec<_>, _>>()?;
+        crate::crash_point!("deliver:logged-in");
         let open = || {
             self.bursts.iter().zip(&sessions).map(|((identity, burst), session)| (identity, burst, session.as_ref()))
         };

@@ -22,6 +22,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{self, AtFlags, Mode as Bits, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::crash_point;
 use crate::error::{Error, Kind};
 use crate::projection::{FilePath, Projection};
 
@@ -89,6 +90,7 @@ impl Generations {
         let folder = folder_name(number);
         // Outside the attempt: a folder that was there already is not ours to remove.
         fs::mkdirat(&self.root, &*folder, FOLDER).map_err(|error| failed(number, &error.into(), None))?;
+        crash_point!("write:folder-made");
         let attempt = || -> io::Result<Written> {
             // The process' umask is tight; folders are for everyone in the pod.
             let folder = open_folder(self.root.as_fd(), &folder)?;
@@ -96,10 +98,13 @@ impl Generations {
             let mut owners = Vec::with_capacity(projection.len());
             for (path, file) in projection.files() {
                 let opened = create(&folder, path)?;
+                crash_point!("write:file-made");
                 write_all(&opened, file.bytes.expose())?;
                 fs::fchmod(&opened, Bits::from_raw_mode(file.mode.bits().into()))?;
+                crash_point!("write:file-written");
                 owners.push((opened, file.uid, file.gid));
             }
+            crash_point!("write:written");
             Ok(Written { number, owners })
         };
         attempt().map_err(|error| failed(number, &error, self.remove(number).err().as_ref()))
@@ -113,7 +118,9 @@ impl Generations {
         let folder = folder_name(number);
         remove_if_there(&self.root, DATA_NEW, AtFlags::empty())?;
         fs::symlinkat(&*folder, &self.root, DATA_NEW)?;
+        crash_point!("show:link-made");
         fs::renameat(&self.root, DATA_NEW, &self.root, DATA)?;
+        crash_point!("show:swapped");
         self.link_names(&open_folder(self.root.as_fd(), &folder)?)
     }
 
@@ -126,9 +133,11 @@ impl Generations {
             let mut link = b"..data/".to_vec();
             link.extend_from_slice(name.to_bytes());
             fs::symlinkat(&*link, &self.root, name.as_c_str())?;
+            crash_point!("show:name-linked");
         }
         for name in present.difference(&wanted) {
             fs::unlinkat(&self.root, name.as_c_str(), AtFlags::empty())?;
+            crash_point!("show:name-removed");
         }
         Ok(())
     }
@@ -142,6 +151,7 @@ impl Generations {
         match open_folder(self.root.as_fd(), &name) {
             Ok(folder) => {
                 empty(&folder)?;
+                crash_point!("remove:emptied");
                 remove_if_there(&self.root, &name, AtFlags::REMOVEDIR)
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),

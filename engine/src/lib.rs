@@ -21,6 +21,7 @@ pub mod backend;
 pub mod class_dir;
 pub mod class_source;
 pub mod clock;
+pub mod crash;
 pub mod credentials;
 pub mod deliver;
 pub mod error;

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use evanesce_engine::crash_point;
 use evanesce_engine::error::Error;
 use evanesce_engine::generation::Generations;
 use evanesce_engine::spec::volume::Refresh;
@@ -45,16 +46,19 @@ pub async fn adopt(plugin: &Arc<Plugin>) -> Result<usize, Error> {
             Err(error) => warn!(volume_id = %id, %error, detail = error.detail(), "a volume is left alone"),
         }
     }
+    crash_point!("adopt:done");
     info!(adopted, "volumes of an earlier engine half are taken over");
     Ok(adopted)
 }
 
 async fn take_over(plugin: &Arc<Plugin>, id: &VolumeId, record: Record) -> Result<bool, Error> {
+    crash_point!("adopt:record-read");
     let Publish::First(claim) = plugin.volumes.publish(id)? else { return Ok(true) };
     let Some(root) = plugin.mounts.adopt(id, &record.target).await? else {
         plugin.mounts.drop_record(id).await?;
         return Ok(false);
     };
+    crash_point!("adopt:opened");
     let generations = Arc::new(Generations::new(root));
     let (shown, there) = numbers(&generations).await?;
     if shown.is_none() {
@@ -81,5 +85,6 @@ async fn take_over(plugin: &Arc<Plugin>, id: &VolumeId, record: Record) -> Resul
     plugin.deadlines.wait_for_token(id);
     sweep_later(plugin, &volume, &*volume.state.lock().await);
     claim.live(Arc::new(volume));
+    crash_point!("adopt:live");
     Ok(true)
 }

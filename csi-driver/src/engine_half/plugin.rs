@@ -11,6 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use evanesce_engine::audit::{Auditor, Event, Purpose};
 use evanesce_engine::clock::Clock;
+use evanesce_engine::crash_point;
 use evanesce_engine::deliver::{Deliverer, Request};
 use evanesce_engine::error::{Error, Kind};
 use tokio_util::task::TaskTracker;
@@ -73,6 +74,7 @@ impl Plugin {
 
     /// Delivers. On failure nothing is left, so that a retry starts from nothing and can never find half a volume.
     async fn publish_first(&self, claim: Claim, request: PublishRequest) -> Result<(), Error> {
+        crash_point!("publish:claimed");
         let target = FirstTarget {
             mounts: self.mounts.as_ref(),
             budget: &self.budget,
@@ -97,6 +99,7 @@ impl Plugin {
                 return Err(error);
             }
         };
+        crash_point!("publish:delivered");
         let made = target.made.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (generations, size) = made.ok_or_else(|| Error::internal("a delivered volume was not made"))?;
         let state = State {
@@ -110,9 +113,11 @@ impl Plugin {
         let PublishRequest { volume: id, target, subject, tokens, group } = request;
         let volume = Arc::new(Volume::new(id, target, subject, group, tokens, generations, state));
         self.remember(&volume, &*volume.state.lock().await).await;
+        crash_point!("publish:remembered");
         self.deadlines.refresh_in(&volume.id, delivered.spec.refresh, self.clock());
         info!(volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod, "volume is mounted");
         claim.live(Arc::clone(&volume));
+        crash_point!("publish:live");
         // An edit that came before the volume was live was noted by nobody.
         note_edit(self, &volume, &*volume.state.lock().await);
         Ok(())
@@ -137,6 +142,7 @@ impl Plugin {
         if !request.tokens.is_empty() {
             volume.renew(request.tokens);
             self.deadlines.token_arrived(&volume.id, self.clock());
+            crash_point!("republish:renewed");
         }
         // Somebody with root may have unmounted it. While a refresh or an unpublish holds the volume, it is theirs to see.
         let Ok(_state) = volume.state.try_lock() else { return Ok(()) };
@@ -175,8 +181,11 @@ impl Plugin {
             None => None,
         };
         self.deadlines.forget(id);
+        crash_point!("unpublish:claimed");
         self.mounts.detach(id, target).await?;
+        crash_point!("unpublish:detached");
         self.mounts.drop_record(id).await?;
+        crash_point!("unpublish:dropped");
         let subject = volume.map(|volume| volume.subject.clone());
         self.metrics.fresh(id);
         if subject.is_some() {

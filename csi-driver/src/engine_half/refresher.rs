@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use evanesce_engine::audit::Purpose;
 use evanesce_engine::clock::Clock;
+use evanesce_engine::crash_point;
 use evanesce_engine::deliver::{Delivered, Request};
 use evanesce_engine::error::Error;
 use evanesce_engine::schedule::{Schedule, edited_after, refresh_after};
@@ -206,6 +207,7 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
     plugin.metrics.fresh(&volume.id);
     if !remembered {
         plugin.remember(volume, state).await;
+        crash_point!("refresh:remembered");
     }
     match placed {
         Some(placed) => {
@@ -240,10 +242,12 @@ async fn sweep(plugin: &Plugin, volume: &Volume) {
     let mut state = volume.state.lock().await;
     let now = plugin.clock().monotonic();
     while let Some((number, _)) = state.retired.front().filter(|(_, until)| *until <= now).copied() {
+        crash_point!("sweep:begun");
         if let Err(error) = remove(&volume.generations, number).await {
             warn!(volume_id = %volume.id, %error, detail = error.detail(), "an old generation stays");
         }
         state.retired.pop_front();
+        crash_point!("sweep:swept");
     }
     sweep_later(plugin, volume, &state);
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use evanesce_engine::crash_point;
 use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::generation::{Generations, Written};
 use evanesce_engine::projection::Projection;
@@ -51,13 +52,18 @@ impl Target for FirstTarget<'_> {
         let reservation = self.budget.reserve(&subject.workload.namespace, size)?;
         let root = self.mounts.make(volume, size, (size / BYTES_PER_INODE).min(MOST_INODES)).await?;
         self.begun.store(true, Ordering::Relaxed);
+        crash_point!("place:made");
         let generations = Arc::new(Generations::new(root));
         write(self.mounts, &generations, 1, &Arc::new(projection)).await?;
+        crash_point!("place:owned");
         show(&generations, 1).await?;
+        crash_point!("place:shown");
         // Before the mount: whatever is attached has a record, so an engine half that starts finds it.
         let record = Record::new(subject, target.clone(), *group, size);
         self.mounts.put_record(volume, record.to_json()?).await?;
+        crash_point!("place:recorded");
         let options = self.mounts.attach(volume, target).await?;
+        crash_point!("place:attached");
         *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some((generations, reservation));
         Ok(Placed { generation: 1, options })
     }
@@ -94,7 +100,9 @@ impl Target for RefreshTarget<'_> {
                 other => break other?,
             }
         }
+        crash_point!("refresh:written");
         show(generations, next).await?;
+        crash_point!("refresh:shown");
         state.retired.extend(shown.map(|number| (number, self.keep_until)));
         Ok(Placed { generation: next, options: Vec::new() })
     }
@@ -109,6 +117,7 @@ impl RefreshTarget<'_> {
         }
         state.size.resize(size)?;
         let resized = self.mounts.resize(&self.volume.id, size).await;
+        crash_point!("refresh:grown");
         if resized.is_err() {
             state.size.resize(before)?;
         }

@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use evanesce_engine::crash_point;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -80,6 +81,7 @@ impl Start {
             (WardenFrame::Hello(hello), fds) => (*hello, fds),
             _ => return Err(StartError::Greeting),
         };
+        crash_point!("hello:received");
         let mut fds = fds.into_iter();
         let (Some(csi), Some(registration), audit, None) = (fds.next(), fds.next(), fds.next(), fds.next()) else {
             return Err(StartError::Greeting);
@@ -88,6 +90,7 @@ impl Start {
             return Err(StartError::Greeting);
         }
         channel.send(&EngineFrame::HelloBack(HelloBack::ours()), &[])?;
+        crash_point!("hello:answered");
         channel.set_receive_timeout(None)?;
         Ok(Self {
             config: hello.config,

@@ -13,6 +13,7 @@ use std::ops::Bound;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
+use evanesce_engine::crash_point;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, fstatfs, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
@@ -182,6 +183,7 @@ impl StateDir {
                     .map_err(|_| self.io("making the digest key")(io::Error::other("no randomness")))?;
                 let key = DigestKey::new(key);
                 self.replace(KEY, &*bytes).map_err(self.io("writing the digest key"))?;
+                crash_point!("start:key-written");
                 Ok(key)
             }
             Err(error) => Err(self.io("reading the digest key")(error)),
@@ -203,7 +205,9 @@ impl StateDir {
         let written = openat(&self.directory, &new, flags, Mode::RUSR | Mode::WUSR)
             .map_err(io::Error::from)
             .and_then(|file| File::from(file).write_all(bytes));
+        crash_point!("record:written");
         let renamed = written.and_then(|()| Ok(renameat(&self.directory, &new, &self.directory, name)?));
+        crash_point!("record:renamed");
         if renamed.is_err() {
             // A half-written file on a full tmpfs: give its pages back.
             let _ = unlinkat(&self.directory, &new, AtFlags::empty());
@@ -279,6 +283,7 @@ impl Records {
     /// `Internal` when the file cannot be removed.
     pub fn drop_record(&mut self, volume: &VolumeId) -> Result<(), WardenError> {
         self.state.remove(&file_name(volume)).map_err(failed("removing a record"))?;
+        crash_point!("drop:removed");
         self.volumes.remove(volume);
         Ok(())
     }

@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use evanesce_engine::crash_point;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::backoff::Backoff;
@@ -196,6 +197,7 @@ impl<K: Kernel> Supervisor<K> {
         let fds: Vec<BorrowedFd<'_>> = self.greeting.fds.iter().map(AsFd::as_fd).collect();
         let sent =
             channel.set_send_timeout(UNREAD).and_then(|()| channel.send(&WardenFrame::Hello(Box::new(hello)), &fds));
+        crash_point!("hello:sent");
         self.engine = Engine::Greeted { channel, deadline: Instant::now() + GREETING };
         match sent {
             Err(error) => self.kill(&error.to_string()),

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use evanesce_engine::crash_point;
 use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat, fstatvfs, openat};
 
 use super::failure::{busy, failed, internal, invalid, no_space, not_found};
@@ -63,8 +64,10 @@ impl<K: Kernel> Volumes<K> {
         self.check_size(&volume, size)?;
         let tmpfs = Tmpfs { source: VOLUME_SOURCE, size, inodes, mode: 0o755, owner: self.owner };
         let mount = self.kernel.make_tmpfs(&tmpfs).map_err(failed("making a tmpfs"))?;
+        crash_point!("make:tmpfs-made");
         let (root, device) = open_root(mount.as_fd())?;
         self.kept.insert(volume, Kept { mount, device, size, target: None });
+        crash_point!("make:kept");
         Ok(root)
     }
 
@@ -92,6 +95,7 @@ impl<K: Kernel> Volumes<K> {
             }
             fchown(file, owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw))
                 .map_err(|errno| failed("changing a file's owner")(errno.into()))?;
+            crash_point!("own:owned");
         }
         Ok(())
     }
@@ -108,6 +112,7 @@ impl<K: Kernel> Volumes<K> {
         }
         let place = self.pods.place(&target)?;
         let directory = place.open_or_make()?;
+        crash_point!("attach:directory-made");
         let look = failed("looking at the target");
         if let Some(mount) = self.kernel.mount_at(directory.as_fd()).map_err(look)? {
             return if device_of(directory.as_fd())? == kept.device {
@@ -124,7 +129,9 @@ impl<K: Kernel> Volumes<K> {
             .kernel
             .clone_mount(kept.mount.as_fd(), Access::ReadOnly)
             .map_err(failed("cloning the volume's mount"))?;
+        crash_point!("attach:cloned");
         self.kernel.attach(clone.as_fd(), directory.as_fd()).map_err(failed("attaching the volume"))?;
+        crash_point!("attach:attached");
         kept.target = Some(target);
         let mount = self.kernel.mount_at(clone.as_fd()).map_err(failed("reading the mount's options"))?;
         Ok(mount.map(|mount| mount.options).unwrap_or_default())
@@ -141,6 +148,7 @@ impl<K: Kernel> Volumes<K> {
             Some(libc::EINVAL) => busy(format!("volume {volume} holds more than {size} bytes")),
             _ => failed("resizing the volume")(error),
         })?;
+        crash_point!("resize:resized");
         kept.size = size;
         Ok(())
     }
@@ -165,7 +173,9 @@ impl<K: Kernel> Volumes<K> {
         if let Some(target) = target.or(remembered.as_ref()) {
             self.clear(volume, target)?;
         }
+        crash_point!("detach:directory-removed");
         self.kept.remove(volume);
+        crash_point!("detach:forgotten");
         Ok(())
     }
 
@@ -190,6 +200,7 @@ impl<K: Kernel> Volumes<K> {
             .kernel
             .clone_mount(directory.as_fd(), Access::Writable)
             .map_err(failed("cloning the volume's mount"))?;
+        crash_point!("adopt:cloned");
         let (root, device) = open_root(mount.as_fd())?;
         let stat = fstatvfs(&mount).map_err(|errno| internal(format!("fstatvfs: {errno}")))?;
         let size = stat.f_blocks.saturating_mul(stat.f_frsize);
@@ -216,6 +227,7 @@ impl<K: Kernel> Volumes<K> {
                 return Err(busy(format!("target {target}: what is mounted there is not volume {volume}: left alone")));
             }
             self.kernel.detach(directory.as_fd()).map_err(failed("unmounting the volume"))?;
+            crash_point!("detach:unmounted");
         }
         place.remove()
     }

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use evanesce_engine::audit::Event;
+use evanesce_engine::crash_point;
 use evanesce_engine::error::Error;
 use evanesce_engine::keep::Keep;
 use evanesce_engine::names::NodeName;
@@ -50,7 +51,10 @@ impl Node for NodeService {
         // Only the id: the rest of the message may hold tokens.
         let volume = request.volume_id.clone();
         let result = match PublishRequest::parse(request, &self.node, self.keep.as_ref()) {
-            Ok(request) => self.plugin.publish(request).await,
+            Ok(request) => {
+                crash_point!("publish:parsed");
+                self.plugin.publish(request).await
+            }
             Err(error) => Err(self.refused(&volume, error)),
         };
         self.plugin.metrics.called("publish", &result, begun.elapsed());
