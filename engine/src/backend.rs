@@ -63,6 +63,12 @@ pub trait Backend: Send + Sync {
         Login::default()
     }
 
+    /// How long [`Backend::open`] may take where `one` request may take so long: more where it asks several servers, one
+    /// after the other.
+    fn patience(&self, one: Duration) -> Duration {
+        one
+    }
+
     /// Logs the caller in. `identity` is what [`Backend::identity`] answered for the same caller.
     async fn open(&self, caller: &Caller<'_>, identity: &Identity) -> Result<Box<dyn Session>, BackendError>;
 

@@ -114,7 +114,8 @@ impl<'a> Fetch<'a> {
 
     async fn log_in(&self, identity: &Identity, burst: &Burst) -> Result<Box<dyn Session>, Error> {
         let caller = Caller { workload: &self.scope.subject().workload, token: burst.token.as_deref() };
-        let opened = timed(burst.handle.limits.timeout, burst.handle.backend.open(&caller, identity)).await;
+        let patience = burst.handle.backend.patience(burst.handle.limits.timeout);
+        let opened = timed(patience, burst.handle.backend.open(&caller, identity)).await;
         let (login, outcome) = match &opened {
             Ok(session) => (session.login().clone(), Outcome::Success),
             Err(error) => (burst.handle.backend.login(), failure(error)),

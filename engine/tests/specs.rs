@@ -106,7 +106,7 @@ fn every_key_of_a_later_release_is_refused_by_name() {
 fn the_designs_example_means_what_it_says() {
     let [Document::Backend(backend), Document::Volume { namespace, name, spec }] = &parsed("01_")[..] else { panic!() };
     let Provider::Vault(vault) = &backend.provider else { panic!() };
-    assert_eq!(vault.address, "https://vault.example:8200");
+    assert_eq!(vault.addresses, ["https://vault.example:8200"]);
     assert_eq!((vault.kv_mounts.join(" "), &vault.ca, &vault.namespace), ("kv secret".to_owned(), &None, &None));
     let VaultAuth::Kubernetes { mount, role, audience } = &vault.auth else { panic!() };
     assert_eq!((mount.as_str(), role.as_str(), audience.as_str()), ("kubernetes", "app", "vault"));
@@ -123,7 +123,7 @@ fn the_designs_example_means_what_it_says() {
 fn every_other_value_means_what_it_says() {
     let [Document::Backend(backend)] = &parsed("02_")[..] else { panic!() };
     let Provider::Vault(vault) = &backend.provider else { panic!() };
-    assert_eq!(vault.address, "http://127.0.0.1:8200");
+    assert_eq!(vault.addresses, ["http://127.0.0.1:8200"]);
     assert_eq!(vault.ca, Some(PemSource::File("vault-ca.pem".to_owned())));
     assert_eq!((vault.namespace.as_deref(), vault.kv_mounts.join(" ")), (Some("team/a"), "kv apps/kv".to_owned()));
     assert_eq!(backend.allow[0].role.as_deref(), Some("readonly"));
@@ -146,6 +146,10 @@ fn every_other_value_means_what_it_says() {
     let [Document::Volume { spec, .. }] = &parsed("06_")[..] else { panic!() };
     assert_eq!(spec.files[0].from, spec.files[1].from);
     assert_eq!((spec.files[0].uid, spec.files[1].uid, spec.size), (Some(1000), Some(1000), Some(1 << 20)));
+
+    let [Document::Backend(backend)] = &parsed("08_")[..] else { panic!() };
+    let Provider::Vault(vault) = &backend.provider else { panic!() };
+    assert_eq!(vault.addresses, ["https://vault-0.example:8200", "https://vault-1.example:8200"]);
 }
 
 #[test]

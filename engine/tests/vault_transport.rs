@@ -317,7 +317,7 @@ async fn without_a_private_authority_only_the_systems_are_trusted() {
     let mut spec = server.spec(&Settings::default());
     spec.ca = None;
     let name = BackendName::parse("vault").unwrap();
-    let backend = VaultBackend::new(&spec, name, Limits::default(), server.files()).unwrap();
+    let backend = VaultBackend::new(&spec, name, Limits::default(), server.files(), Arc::default()).unwrap();
     let error = error(backend.probe().await);
     assert_eq!(error.kind, Kind::Unavailable);
     assert!(error.message.contains("spec.vault.ca"), "{error}");
@@ -407,14 +407,14 @@ async fn a_class_with_a_wrong_setting_is_refused_before_anything_is_sent() {
         let mut spec = server.spec(&Settings::default());
         change(&mut spec);
         let name = BackendName::parse("vault").unwrap();
-        VaultBackend::new(&spec, name, Limits::default(), Arc::clone(&server.files()) as _).map(|_| ())
+        VaultBackend::new(&spec, name, Limits::default(), Arc::clone(&server.files()) as _, Arc::default()).map(|_| ())
     };
     build(|_| ()).unwrap();
     type Change = (&'static str, fn(&mut VaultSpec));
     let wrong: [Change; 6] = [
-        ("address", |spec| spec.address = "vault.example".into()),
+        ("address", |spec| spec.addresses = vec!["vault.example".into()]),
         ("ca", |spec| spec.ca = Some(PemSource::Inline("nothing".into()))),
-        ("ca", |spec| spec.address = "http://vault.example".into()),
+        ("ca", |spec| spec.addresses = vec!["http://vault.example".into()]),
         ("namespace", |spec| spec.namespace = Some("a b".into())),
         ("kvMounts", |spec| spec.kv_mounts = vec!["sys".into()]),
         ("kvMounts", |spec| spec.kv_mounts = vec!["kv/".into()]),

@@ -99,7 +99,7 @@ impl Bao {
 
 fn backend(server: &OpenBao, settings: &Settings) -> VaultBackend {
     let spec = VaultSpec {
-        address: server.address().to_owned(),
+        addresses: vec![server.address().to_owned()],
         ca: Some(PemSource::Inline(server.authority_pem().to_owned())),
         namespace: settings.namespace.map(str::to_owned),
         auth: VaultAuth::Kubernetes {
@@ -110,7 +110,7 @@ fn backend(server: &OpenBao, settings: &Settings) -> VaultBackend {
         kv_mounts: vec!["kv".into()],
     };
     let name = BackendName::parse(settings.name).unwrap();
-    VaultBackend::new(&spec, name, Limits::default(), Arc::new(NoFiles)).unwrap()
+    VaultBackend::new(&spec, name, Limits::default(), Arc::new(NoFiles), Arc::default()).unwrap()
 }
 
 fn error<T>(answer: Result<T, BackendError>) -> BackendError {

@@ -50,7 +50,7 @@ fn build(findings: &Findings, found: &mut Found) -> Backends {
                 "spec.vault.address: http:// sends tokens and secrets in the clear".into(),
             ));
         }
-        let built = registry::build(spec, 0, &credentials)
+        let built = registry::build(spec, 0, &credentials, &Default::default())
             .map_err(|error| found.push((Level::Error, index, error.message().to_owned())));
         backends.insert(spec.name.clone(), built.ok());
     }
@@ -64,7 +64,7 @@ fn build(findings: &Findings, found: &mut Found) -> Backends {
 }
 
 fn in_the_clear(spec: &BackendSpec) -> bool {
-    matches!(&spec.provider, Provider::Vault(vault) if vault.address.starts_with("http://"))
+    matches!(&spec.provider, Provider::Vault(vault) if vault.addresses.iter().any(|address| address.starts_with("http://")))
 }
 
 fn volume(index: usize, namespace: &Namespace, spec: &VolumeSpec, backends: &Backends, found: &mut Found) {

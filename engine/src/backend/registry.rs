@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use crate::backend::Backend;
 use crate::backend::role::RoleTemplate;
 use crate::backend::sealed::SealedBackend;
-use crate::backend::vault::VaultBackend;
+use crate::backend::vault::{PassedOver, VaultBackend};
 use crate::class_source::ClassSource;
 use crate::credentials::CredentialFiles;
 use crate::error::Error;
@@ -22,13 +22,19 @@ use crate::spec::backend::{AllowSpec, BackendSpec, Provider};
 pub struct Registry {
     classes: Arc<dyn ClassSource>,
     credentials: Arc<dyn CredentialFiles>,
+    passed_over: Arc<PassedOver>,
     built: Mutex<BTreeMap<BackendName, Arc<BackendHandle>>>,
 }
 
 impl Registry {
     /// A registry whose backends read their credentials files from `credentials`.
     pub fn new(classes: Arc<dyn ClassSource>, credentials: Arc<dyn CredentialFiles>) -> Self {
-        Self { classes, credentials, built: Mutex::default() }
+        Self { classes, credentials, passed_over: Arc::default(), built: Mutex::default() }
+    }
+
+    /// How often addresses of backends were passed over, for a metric.
+    pub fn passed_over(&self) -> Arc<PassedOver> {
+        Arc::clone(&self.passed_over)
     }
 }
 
@@ -40,7 +46,7 @@ impl Backends for Registry {
         if let Some(handle) = built.get(name).filter(|handle| handle.revision == class.revision) {
             return Ok(Arc::clone(handle));
         }
-        let handle = Arc::new(build(&class.spec, class.revision, &self.credentials)?);
+        let handle = Arc::new(build(&class.spec, class.revision, &self.credentials, &self.passed_over)?);
         built.insert(name.clone(), Arc::clone(&handle));
         Ok(handle)
     }
@@ -54,13 +60,14 @@ pub fn build(
     spec: &BackendSpec,
     revision: u64,
     credentials: &Arc<dyn CredentialFiles>,
+    passed_over: &Arc<PassedOver>,
 ) -> Result<BackendHandle, Error> {
     let context = |error: Error| error.context(format!("SecretBackend {}", spec.name));
     let name = spec.name.clone();
     let backend: Arc<dyn Backend> = match &spec.provider {
         Provider::Sealed(sealed) => Arc::new(SealedBackend::new(sealed, name, Arc::clone(credentials))),
         Provider::Vault(vault) => Arc::new(
-            VaultBackend::new(vault, name, spec.limits, Arc::clone(credentials))
+            VaultBackend::new(vault, name, spec.limits, Arc::clone(credentials), Arc::clone(passed_over))
                 .map_err(|error| context(error.context("spec.vault")))?,
         ),
     };
@@ -132,7 +139,7 @@ mod tests {
 
     fn spec(auth: VaultAuth, secrets: &str, role: Option<&str>) -> BackendSpec {
         let vault = VaultSpec {
-            address: "https://vault.example".into(),
+            addresses: vec!["https://vault.example".into()],
             ca: None,
             namespace: None,
             auth,
@@ -150,7 +157,7 @@ mod tests {
 
     fn built(spec: &BackendSpec) -> Result<BackendHandle, Error> {
         let credentials: Arc<dyn CredentialFiles> = Arc::new(NoFiles);
-        build(spec, 1, &credentials)
+        build(spec, 1, &credentials, &Arc::default())
     }
 
     #[test]

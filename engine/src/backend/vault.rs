@@ -4,10 +4,11 @@
 //! OpenBao and HashiCorp Vault.
 //!
 //! Logs in with the pod's own token (the Kubernetes method) or with a token of the platform's, reads KV version 2 with its
-//! versions and any other path as it is, with its lease. It keeps nothing between sessions: neither tokens nor
-//! connections. The requests and answers of logins are those of `vaultrs`; what is sent and how is decided in
-//! [`transport`] alone, and secrets are read in [`answer`] alone.
+//! versions and any other path as it is, with its lease. It keeps nothing between sessions, neither tokens nor
+//! connections, but which of its addresses answered last. The requests and answers of logins are those of `vaultrs`; what
+//! is sent and how is decided in [`transport`] alone, and secrets are read in [`answer`] alone.
 
+mod addresses;
 mod answer;
 mod failure;
 mod login;
@@ -17,6 +18,7 @@ mod tls;
 mod transport;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
@@ -29,12 +31,15 @@ use crate::secret_ref::{SecretPath, SecretRef, WirePath};
 use crate::spec::backend::{Limits, VaultAuth, VaultSpec};
 use crate::token::Audience;
 
+pub use addresses::PassedOver;
+
+use addresses::{Addresses, Walk};
 use failure::Doing;
-use login::LoggedIn;
+use login::{LoggedIn, Proof};
 use paths::KvMounts;
 use session::VaultSession;
 use tls::Trust;
-use transport::{Request, Server};
+use transport::{Connections, Request, Server};
 
 /// Where a server says how it is; standbys are as good as the active node.
 const HEALTH: (&str, &str) = ("sys/health", "standbyok=true&perfstandbyok=true");
@@ -42,7 +47,7 @@ const HEALTH: (&str, &str) = ("sys/health", "standbyok=true&perfstandbyok=true")
 /// A `vault` backend.
 pub struct VaultBackend {
     name: BackendName,
-    server: Server,
+    addresses: Arc<Addresses>,
     trust: Trust,
     mounts: Arc<KvMounts>,
     auth: Auth,
@@ -64,9 +69,22 @@ impl VaultBackend {
         name: BackendName,
         limits: Limits,
         credentials: Arc<dyn CredentialFiles>,
+        passed_over: Arc<PassedOver>,
     ) -> Result<Self, Error> {
-        let server = Server::new(&spec.address, spec.namespace.as_deref(), limits.timeout, limits.parallel)?;
-        let trust = Trust::new(spec.ca.as_ref(), server.tls(), Arc::clone(&credentials))?;
+        let server = |address: &String| {
+            Server::new(address, spec.namespace.as_deref(), limits.timeout, limits.parallel)
+                .map_err(|error| error.context(if spec.addresses.len() == 1 { "address" } else { "addresses" }))
+        };
+        let servers = spec.addresses.iter().map(server).collect::<Result<Vec<_>, _>>()?;
+        let tls = servers.first().is_some_and(Server::tls);
+        if servers.is_empty() || servers.len() > VaultSpec::MOST_ADDRESSES {
+            return Err(Error::invalid(format!("addresses: expected 1 to {}", VaultSpec::MOST_ADDRESSES)));
+        }
+        if servers.iter().any(|server| server.tls() != tls) {
+            return Err(Error::invalid("addresses: all of them are https://, or all http://"));
+        }
+        let addresses = Arc::new(Addresses::new(name.clone(), servers, passed_over));
+        let trust = Trust::new(spec.ca.as_ref(), tls, Arc::clone(&credentials))?;
         let auth = match &spec.auth {
             VaultAuth::TokenFile { file } => Auth::TokenFile { file: file.clone() },
             VaultAuth::Kubernetes { mount, role, audience } => {
@@ -79,7 +97,7 @@ impl VaultBackend {
             }
         };
         let mounts = Arc::new(KvMounts::parse(&spec.kv_mounts)?);
-        Ok(Self { name, server, trust, mounts, auth, credentials })
+        Ok(Self { name, addresses, trust, mounts, auth, credentials })
     }
 }
 
@@ -137,35 +155,63 @@ impl Backend for VaultBackend {
             Auth::Kubernetes { .. } => (true, "kubernetes"),
             Auth::TokenFile { .. } => (false, "token-file"),
         };
-        Login { performed, method, endpoint: Some(self.server.endpoint()), ..Login::default() }
+        Login { performed, method, endpoint: Some(self.addresses.first().endpoint()), ..Login::default() }
+    }
+
+    fn patience(&self, one: Duration) -> Duration {
+        one.saturating_mul(u32::try_from(self.addresses.len()).unwrap_or(u32::MAX))
     }
 
     async fn open(&self, caller: &Caller<'_>, identity: &Identity) -> Result<Box<dyn Session>, BackendError> {
         let config = self.trust.config().await?;
-        let connections = self.server.connect(&config)?;
-        let LoggedIn { token, mut login } = match &self.auth {
-            Auth::TokenFile { file } => login::token_file(self.credentials.as_ref(), file).await?,
-            Auth::Kubernetes { audience, .. } => {
-                let token = caller.token.ok_or_else(|| {
-                    let message = format!("there is no token for audience {:?} to log in with", audience.as_str());
-                    BackendError::new(BackendErrorKind::Unauthenticated, message)
-                })?;
-                login::kubernetes(&connections, &identity.mount, &identity.role, token).await?
+        let proof = self.proof(caller, identity).await?;
+        let mut walk = Walk::begin(&self.addresses);
+        loop {
+            let connections = walk.server().connect(&config)?;
+            match login::log_in(&connections, &proof, self.addresses.len() > 1).await {
+                Ok(LoggedIn { token, mut login }) => {
+                    login.endpoint = Some(walk.server().endpoint());
+                    let (at, mounts) = (walk.stay(), Arc::clone(&self.mounts));
+                    return Ok(Box::new(VaultSession { at, connections, mounts, token, login }));
+                }
+                Err(error) => walk.go_on(error)?,
             }
-        };
-        login.endpoint = Some(self.server.endpoint());
-        Ok(Box::new(VaultSession { connections, mounts: Arc::clone(&self.mounts), token, login }))
+        }
     }
 
     async fn probe(&self) -> Result<(), BackendError> {
         let config = self.trust.config().await?;
-        let connections = self.server.connect(&config)?;
-        let (path, query) = HEALTH;
-        let answer = connections.send(Request { body: None, path, query: Some(query), token: None }).await?;
-        if answer.status == 200 {
-            Ok(())
-        } else {
-            Err(failure::refusal(Doing::Probe, connections.name(), path, &answer))
+        let mut walk = Walk::begin(&self.addresses);
+        loop {
+            match healthy(&walk.server().connect(&config)?).await {
+                Ok(()) => {
+                    walk.stay();
+                    return Ok(());
+                }
+                Err(error) => walk.go_on(error)?,
+            }
         }
     }
+}
+
+impl VaultBackend {
+    /// What the caller logs in with.
+    async fn proof<'a>(&self, caller: &Caller<'a>, identity: &'a Identity) -> Result<Proof<'a>, BackendError> {
+        match &self.auth {
+            Auth::TokenFile { file } => login::token_file(self.credentials.as_ref(), file).await.map(Proof::Token),
+            Auth::Kubernetes { audience, .. } => match caller.token {
+                Some(token) => Ok(Proof::Kubernetes { mount: &identity.mount, role: &identity.role, token }),
+                None => {
+                    let message = format!("there is no token for audience {:?} to log in with", audience.as_str());
+                    Err(BackendError::new(BackendErrorKind::Unauthenticated, message))
+                }
+            },
+        }
+    }
+}
+
+async fn healthy(connections: &Connections) -> Result<(), BackendError> {
+    let (path, query) = HEALTH;
+    let answer = connections.send(Request { body: None, path, query: Some(query), token: None }).await?;
+    if answer.status == 200 { Ok(()) } else { Err(failure::refusal(Doing::Probe, connections.name(), path, &answer)) }
 }

@@ -33,8 +33,8 @@ pub enum Provider {
 /// Settings of a `vault` backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VaultSpec {
-    /// `https://host[:port]` (or `http://`, said in a warning), without a path.
-    pub address: String,
+    /// `https://host[:port]` (or `http://`, said in a warning), without a path; several where the cluster has them.
+    pub addresses: Vec<String>,
     /// PEM certificates to trust instead of the system's.
     pub ca: Option<PemSource>,
     /// The server's own namespace (OpenBao, Vault Enterprise), sent as a header.
@@ -46,6 +46,8 @@ pub struct VaultSpec {
 }
 
 impl VaultSpec {
+    /// How many addresses a backend may have.
+    pub const MOST_ADDRESSES: usize = 8;
     /// The mounts that are taken for KV version 2 where the class names none.
     pub const DEFAULT_KV_MOUNTS: [&str; 2] = ["kv", "secret"];
 }

@@ -100,8 +100,15 @@ pub static VAULT: Table = Table {
         key(
             "address",
             "URL",
-            "required",
+            "required without `addresses`",
             "`https://host[:port]`, without a path. `http://` is accepted and sends tokens in the clear.",
+        ),
+        key(
+            "addresses",
+            "list of URLs",
+            "none",
+            "Instead of `address`: up to 8 servers of one cluster. The one that answered last is asked first; where it cannot be \
+             reached, is sealed or is a standby that does not answer itself, the next one is.",
         ),
         key("auth", "map", "required", "How to log in."),
         key(

@@ -47,7 +47,7 @@ fn vault_spec(vault: &Section<'_>) -> Result<VaultSpec, Error> {
         None => VaultSpec::DEFAULT_KV_MOUNTS.map(str::to_owned).to_vec(),
     };
     Ok(VaultSpec {
-        address: address(vault.require("address")?)?,
+        addresses: addresses(vault)?,
         ca,
         namespace: vault.get("namespace").map(values::mount).transpose()?,
         auth: vault.require("auth")?.map(&keys::VAULT_AUTH, auth)?,
@@ -67,6 +67,36 @@ fn auth(auth: &Section<'_>) -> Result<VaultAuth, Error> {
         (None, Some(file)) => Ok(VaultAuth::TokenFile { file: values::file_name(file)? }),
         _ => Err(auth.wrong("exactly one of `kubernetes` and `tokenFile` says how to log in")),
     }
+}
+
+/// One address, or several of one cluster.
+fn addresses(vault: &Section<'_>) -> Result<Vec<String>, Error> {
+    let (list, items) = match (vault.get("address"), vault.get("addresses")) {
+        (Some(one), None) => return Ok(vec![address(one)?]),
+        (None, Some(list)) => (list, list.some_items("an empty list is no server")?),
+        (Some(_), Some(_)) => return Err(vault.wrong("`address` and `addresses` exclude each other")),
+        (None, None) => return Err(vault.wrong("`address` is missing, or `addresses` for several")),
+    };
+    if items.len() > VaultSpec::MOST_ADDRESSES {
+        return Err(list.wrong(&format!(
+            "{} addresses are too many: {} at most",
+            items.len(),
+            VaultSpec::MOST_ADDRESSES
+        )));
+    }
+    let mut addresses = Vec::with_capacity(items.len());
+    for item in &items {
+        let address = address(item)?;
+        if addresses.contains(&address) {
+            return Err(item.wrong("is there twice"));
+        }
+        addresses.push(address);
+    }
+    let tls = |address: &String| address.starts_with("https:");
+    if addresses.iter().any(tls) && !addresses.iter().all(tls) {
+        return Err(list.wrong("all of them are https://, or all http://"));
+    }
+    Ok(addresses)
 }
 
 /// `scheme://host[:port]`. A rejected address is not quoted: it may hold a password.

@@ -76,7 +76,7 @@ impl Default for Settings {
 }
 
 /// Its certificate.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Certificate {
     Good,
     Expired,
@@ -119,6 +119,8 @@ enum Reply {
     Whole(Vec<u8>),
     /// Piece by piece, so that its length is not announced.
     Chunked(Vec<u8>),
+    /// Ends with the connection, in the middle.
+    Broken,
     /// Says nothing at all.
     Silence,
 }
@@ -184,7 +186,7 @@ impl StandIn {
             }
         };
         VaultSpec {
-            address: format!("https://{}:{}", settings.host, self.port()),
+            addresses: vec![format!("https://{}:{}", settings.host, self.port())],
             ca: Some(settings.ca.clone().unwrap_or_else(|| PemSource::Inline(self.ca.clone()))),
             namespace: settings.namespace.clone(),
             auth,
@@ -195,7 +197,7 @@ impl StandIn {
     pub(crate) fn backend(&self, settings: &Settings) -> VaultBackend {
         let limits = Limits { timeout: settings.timeout, ..Limits::default() };
         let name = BackendName::parse(settings.name).unwrap();
-        VaultBackend::new(&self.spec(settings), name, limits, self.files()).unwrap()
+        VaultBackend::new(&self.spec(settings), name, limits, self.files(), Arc::default()).unwrap()
     }
 
     pub(crate) fn put(&self, path: &str, values: &[(&str, &str)]) {
@@ -228,9 +230,24 @@ impl StandIn {
         self.shared.state.lock().unwrap().next.push_back(scripted(200, &[], Reply::Silence));
     }
 
+    /// Never answers any request.
+    pub(crate) fn always_silent(&self) {
+        self.shared.state.lock().unwrap().always = Some(scripted(200, &[], Reply::Silence));
+    }
+
+    /// Closes the connection in the middle of each answer.
+    pub(crate) fn always_broken(&self) {
+        self.shared.state.lock().unwrap().always = Some(scripted(200, &[], Reply::Broken));
+    }
+
     /// Answers every request in this way.
     pub(crate) fn always(&self, status: u16, headers: &[(&str, &str)], body: impl Into<Vec<u8>>) {
         self.shared.state.lock().unwrap().always = Some(scripted(status, headers, Reply::Whole(body.into())));
+    }
+
+    /// Answers as it should again.
+    pub(crate) fn recover(&self) {
+        self.shared.state.lock().unwrap().always = None;
     }
 
     pub(crate) fn requests(&self) -> Vec<Recorded> {
@@ -279,6 +296,10 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> Response
             Reply::Whole(body) => Body::from(body),
             Reply::Chunked(body) => {
                 let pieces: Vec<_> = body.chunks(10_000).map(|piece| Ok::<_, io::Error>(piece.to_vec())).collect();
+                Body::from_stream(futures_util::stream::iter(pieces))
+            }
+            Reply::Broken => {
+                let pieces = [Ok(b"{\"data\":".to_vec()), Err(io::Error::from(io::ErrorKind::BrokenPipe))];
                 Body::from_stream(futures_util::stream::iter(pieces))
             }
             Reply::Silence => std::future::pending().await,

@@ -35,14 +35,16 @@ pub(super) fn refusal(doing: Doing, server: &str, path: &str, answer: &Answer) -
         (300..=399, _) => (
             Kind::Unavailable,
             match &answer.location {
-                Some(host) => format!("it redirects to {host}, which is not followed: set spec.vault.address to the server itself"),
-                None => "it redirects, which is not followed: set spec.vault.address to the server itself".to_owned(),
+                Some(host) => format!("it redirects to {host}, which is not followed: set spec.vault.address to the server that answers itself"),
+                None => "it redirects, which is not followed: set spec.vault.address to the server that answers itself".to_owned(),
             },
         ),
-        (429, _) => (Kind::Throttled, "it asks for fewer requests: look at its rate-limit quotas".to_owned()),
         (501, Doing::Probe) => (Kind::Unavailable, "it is not initialised".to_owned()),
         (503, _) => (Kind::Unavailable, "it is sealed or down for maintenance: unseal it".to_owned()),
-        (412 | 472 | 473 | 500..=599, _) => (Kind::Unavailable, "it cannot answer now: look at its log".to_owned()),
+        (472, _) => (Kind::Unavailable, "it is of a disaster-recovery secondary, which serves nobody: name the primary".to_owned()),
+        (429, Doing::Probe) | (473, _) => (Kind::Unavailable, "it is a standby that does not answer itself: name the active server too".to_owned()),
+        (429, _) => (Kind::Throttled, "it asks for fewer requests: look at its rate-limit quotas".to_owned()),
+        (412 | 500..=599, _) => (Kind::Unavailable, "it cannot answer now: look at its log".to_owned()),
         (400 | 401 | 403, Doing::Login) => (
             Kind::Unauthenticated,
             "it does not accept the pod's token for this role: look at the method's mount and token reviewer, and at the role's name, bound service accounts, namespaces and audience".to_owned(),
@@ -68,7 +70,8 @@ pub(super) fn refusal(doing: Doing, server: &str, path: &str, answer: &Answer) -
 /// No answer at all, or half of one.
 pub(super) fn transport(server: &str, path: &str, error: &reqwest::Error) -> BackendError {
     let (kind, what) = if error.is_timeout() {
-        (BackendErrorKind::TimedOut, "no answer within limits.timeout".to_owned())
+        let what = if error.is_connect() { "no connection in time" } else { "no answer within limits.timeout" };
+        (BackendErrorKind::TimedOut, what.to_owned())
     } else if let Some(tls) = find_tls(error) {
         (BackendErrorKind::Unavailable, describe_tls(tls))
     } else if error.is_dns() {
@@ -146,6 +149,8 @@ mod tests {
             (412, read, Kind::Unavailable),
             (418, read, Kind::Malformed),
             (429, read, Kind::Throttled),
+            (429, Doing::Probe, Kind::Unavailable),
+            (472, Doing::Login, Kind::Unavailable),
             (473, read, Kind::Unavailable),
             (204, read, Kind::Malformed),
             (307, read, Kind::Unavailable),

@@ -5,7 +5,7 @@
 //!
 //! A token that a login made lives as long as its session and its short time to live; it is not revoked when the session
 //! ends. Once leased secrets are journalled, each lease group gets a login of its own, whose token is revoked with it:
-//! that belongs beside [`kubernetes`], with the journal as its caller.
+//! that belongs beside [`log_in`], with the journal as its caller.
 
 use reqwest::header::HeaderValue;
 use rustify::endpoint::Endpoint as _;
@@ -22,6 +22,23 @@ use crate::token::Token;
 
 /// Longest token that is taken, in bytes.
 const LONGEST: usize = 16 * 1024;
+/// Where a token asks about itself.
+const LOOK_UP: &str = "auth/token/lookup-self";
+
+/// What a caller proves itself by.
+pub(super) enum Proof<'a> {
+    /// A pod's own token, for the Kubernetes method.
+    Kubernetes {
+        /// Where the method is mounted.
+        mount: &'a str,
+        /// The role to ask for.
+        role: &'a str,
+        /// The pod's token.
+        token: &'a Token,
+    },
+    /// A token of the server's that is there already.
+    Token(HeaderValue),
+}
 
 /// What follows from a login.
 pub(super) struct LoggedIn {
@@ -31,8 +48,32 @@ pub(super) struct LoggedIn {
     pub(super) login: Login,
 }
 
+/// Logs in at one address. With a token that is there already nothing has to be sent; where the address is one of
+/// `several`, its owner's own end is asked for, because the reads that follow are not to go from one address to the next.
+/// Whether the token is good is for the reads to hear.
+pub(super) async fn log_in(
+    connections: &Connections,
+    proof: &Proof<'_>,
+    several: bool,
+) -> Result<LoggedIn, BackendError> {
+    match proof {
+        Proof::Kubernetes { mount, role, token } => kubernetes(connections, mount, role, token).await,
+        Proof::Token(token) => {
+            if several {
+                let request = Request { body: None, path: LOOK_UP, query: None, token: Some(token) };
+                let answer = connections.send(request).await?;
+                if !matches!(answer.status, 200..=299 | 400..=404) {
+                    return Err(failure::refusal(Doing::Login, connections.name(), LOOK_UP, &answer));
+                }
+            }
+            let login = Login { method: "token-file", ..Login::default() };
+            Ok(LoggedIn { token: token.clone(), login })
+        }
+    }
+}
+
 /// The Kubernetes method.
-pub(super) async fn kubernetes(
+async fn kubernetes(
     connections: &Connections,
     mount: &str,
     role: &str,
@@ -63,17 +104,16 @@ pub(super) async fn kubernetes(
 }
 
 /// A token of the platform's own, from its file as it is now.
-pub(super) async fn token_file(credentials: &dyn CredentialFiles, name: &str) -> Result<LoggedIn, BackendError> {
+pub(super) async fn token_file(credentials: &dyn CredentialFiles, name: &str) -> Result<HeaderValue, BackendError> {
     let contents = credentials.read(name).await.map_err(|error| {
         BackendError::new(BackendErrorKind::Unavailable, format!("the token cannot be read: {}", error.message()))
     })?;
-    let token = header(SecretBytes::from(contents.expose().trim_ascii())).ok_or_else(|| {
+    header(SecretBytes::from(contents.expose().trim_ascii())).ok_or_else(|| {
         BackendError::new(
             BackendErrorKind::Unauthenticated,
             format!("credentials file {name:?} does not hold one token: it is empty, too long, or has spaces or control characters inside"),
         )
-    })?;
-    Ok(LoggedIn { token, login: Login { method: "token-file", ..Login::default() } })
+    })
 }
 
 /// The token as a header that no log shows and that wipes its bytes with its last copy.

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use reqwest::header::HeaderValue;
 use zeroize::Zeroizing;
 
+use super::addresses::At;
 use super::answer::{self, Found};
 use super::failure::{self, Doing};
 use super::paths::KvMounts;
@@ -20,6 +21,7 @@ use crate::secret::{Secret, Version};
 
 /// A session. Its connections and its token go with it.
 pub(super) struct VaultSession {
+    pub(super) at: At,
     pub(super) connections: Connections,
     pub(super) mounts: Arc<KvMounts>,
     pub(super) token: HeaderValue,
@@ -34,12 +36,15 @@ impl VaultSession {
         body: Option<Zeroizing<Vec<u8>>>,
     ) -> Result<Answer, BackendError> {
         let args = body.is_some();
-        let answer = self.connections.send(Request { body, path, query, token: Some(&self.token) }).await?;
-        if answer.status == 200 {
-            Ok(answer)
-        } else {
-            Err(failure::refusal(Doing::Read { args }, self.connections.name(), path, &answer))
-        }
+        let sent = self.connections.send(Request { body, path, query, token: Some(&self.token) }).await;
+        let answer = match sent {
+            Ok(answer) if answer.status != 200 => {
+                Err(failure::refusal(Doing::Read { args }, self.connections.name(), path, &answer))
+            }
+            other => other,
+        };
+        self.at.note(&answer);
+        answer
     }
 
     fn malformed(&self, path: &str, what: &str) -> BackendError {
