@@ -105,7 +105,7 @@ fn run() -> Result<(), Box<dyn StdError>> {
 
 /// Runs until the warden asks for a drain, is gone, or something this half cannot do without fails.
 async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
-    let Start { config, digest_key, csi, registration, audit, channel } = start;
+    let Start { restarts, config, digest_key, csi, registration, audit, channel } = start;
     let warden = WardenClient::new(channel)?;
     let arena = open_arena()?;
     let node = NodeName::parse(&config.node_name)?;
@@ -117,7 +117,7 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
 
     let (metrics, mut all) = Metrics::declare();
     let metrics = Arc::new(metrics);
-    Metrics::node(&mut all, &config.reduced, memory(arena.kind()));
+    Metrics::node(&mut all, restarts, &config.reduced, memory(arena.kind()));
     let volumes = Arc::new(Volumes::default());
     let budget = Budget::new(config.limits.node_tmpfs, config.limits.namespace_tmpfs);
     let (reserved, lost) = (Arc::clone(&budget), Arc::clone(&log));
@@ -187,6 +187,12 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
         );
     let (mut calls, registrations) = (tokio::spawn(calls), loops.spawn(registrations));
     info!(node = config.node_name, driver = config.driver_name, "ready for kubelet");
+    let serving = warden.clone();
+    tokio::spawn(async move {
+        readiness.ready().await;
+        // If it cannot be said, the warden is gone, and so is this process in a moment.
+        let _ = serving.ready().await;
+    });
 
     let end = tokio::select! {
         () = warden.draining() => Ok(()),

@@ -13,6 +13,7 @@ mod requests;
 mod signals;
 mod sockets;
 mod supervise;
+mod takeover;
 mod user_namespace;
 mod volumes;
 
@@ -95,7 +96,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         fds.extend(audit);
         let greeting = Greeting { config: engine_config(args, reduced), digest_key, fds };
         let volumes = Volumes::new(kernel, pods, owner, args.node_tmpfs_limit);
-        let requests = Requests { volumes, records, credentials, csi: csi.clone() };
+        let requests = Requests::new(volumes, records, credentials, csi.clone());
         Ok(Supervisor::new(requests, greeting, launcher, signals))
     };
     let ended = serve().and_then(|mut supervisor| Ok(supervisor.run()?));

@@ -36,7 +36,7 @@ fn the_page_of_metrics_is_what_is_declared() {
     let (_, mut all) = Metrics::declare();
     let scraped = Scraped { volumes: Default::default(), reserved: Box::new(|| 0), audit_lost: Box::new(|| 0) };
     Metrics::look_at(&mut all, scraped);
-    Metrics::node(&mut all, &[], Memory::Secret);
+    Metrics::node(&mut all, 0, &[], Memory::Secret);
     let mut page = format!(
         "# Metrics\n\n{WRITTEN}\n\nServed at `/metrics` of `--http-address`. Labels have the values below and no others: \
          no name of a pod, a namespace or a secret is ever one. Counters begin at 0 for every combination of labels.\n\n"

@@ -89,8 +89,8 @@ impl Mounts for Granted {
         Ok(())
     }
 
-    async fn records(&self) -> Result<Vec<(VolumeId, Vec<u8>)>, Error> {
-        Ok(Vec::new())
+    async fn next_record(&self, _: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, Error> {
+        Ok(None)
     }
 }
 

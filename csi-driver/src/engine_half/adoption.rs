@@ -27,14 +27,15 @@ const UNTIL_READ: Refresh = Refresh { every: Duration::from_secs(60), jitter_per
 /// Old generations that were found stay this long: whoever made them may have promised as much to a reader.
 const KEEP_FOUND: Duration = Duration::from_secs(60);
 
-/// Takes over every volume that has a record. A record without a volume is dropped; one that cannot be read is left, with
-/// its volume, for the version that wrote it.
+/// Takes over every volume that has a record, one after the other, so that the warden knows over which one this process
+/// died. A record without a volume is dropped; one that cannot be read is left, with its volume, for the version that
+/// wrote it.
 ///
 /// # Errors
 /// Only where the records cannot be listed at all.
 pub async fn adopt(plugin: &Arc<Plugin>) -> Result<usize, Error> {
-    let mut adopted = 0;
-    for (id, json) in plugin.mounts.records().await? {
+    let (mut adopted, mut last) = (0, None);
+    while let Some((id, json)) = plugin.mounts.next_record(last.as_ref()).await? {
         match Record::from_json(&id, &json) {
             Ok(record) => match take_over(plugin, &id, record).await {
                 Ok(true) => adopted += 1,
@@ -45,6 +46,7 @@ pub async fn adopt(plugin: &Arc<Plugin>) -> Result<usize, Error> {
             },
             Err(error) => warn!(volume_id = %id, %error, detail = error.detail(), "a volume is left alone"),
         }
+        last = Some(id);
     }
     crash_point!("adopt:done");
     info!(adopted, "volumes of an earlier engine half are taken over");

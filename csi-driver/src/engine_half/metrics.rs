@@ -169,8 +169,11 @@ impl Metrics {
         });
     }
 
-    /// Declares what this node lacks and what it has.
-    pub fn node(all: &mut declared::Metrics, reduced: &[Reduced], memory: Memory) {
+    /// Declares what this node lacks and what it has, and how often its engine half died.
+    pub fn node(all: &mut declared::Metrics, restarts: u64, reduced: &[Reduced], memory: Memory) {
+        let ended =
+            all.counter::<()>("restarts", "How often this half was started again since the start of the other one");
+        ended.add((), restarts);
         let lacks = all.gauge::<(Missing,)>(
             "protection_missing",
             "Protections that this node does not give: 1 where it lacks one",

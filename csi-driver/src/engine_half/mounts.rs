@@ -41,8 +41,8 @@ pub trait Mounts: Send + Sync {
     /// Forgets the record. Done twice, it is done.
     async fn drop_record(&self, volume: &VolumeId) -> Result<(), Error>;
 
-    /// Every record, in the order of volume ids.
-    async fn records(&self) -> Result<Vec<(VolumeId, Vec<u8>)>, Error>;
+    /// The first record whose volume sorts after the given one; asked for when done with that one.
+    async fn next_record(&self, after: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, Error>;
 }
 
 #[async_trait]
@@ -84,8 +84,8 @@ impl Mounts for WardenClient {
         Ok(Self::drop_record(self, volume).await?)
     }
 
-    async fn records(&self) -> Result<Vec<(VolumeId, Vec<u8>)>, Error> {
-        Ok(Self::records(self).await?)
+    async fn next_record(&self, after: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, Error> {
+        Ok(Self::next_record(self, after).await?)
     }
 }
 

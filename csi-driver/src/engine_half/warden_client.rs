@@ -29,6 +29,8 @@ const UNDER_WAY: usize = 64;
 
 /// What the engine half is given at its start.
 pub struct Start {
+    /// How many engine halves there were before.
+    pub restarts: u64,
     /// What the command line decided.
     pub config: EngineConfig,
     /// The key for digests in records.
@@ -93,6 +95,7 @@ impl Start {
         crash_point!("hello:answered");
         channel.set_receive_timeout(None)?;
         Ok(Self {
+            restarts: hello.restarts,
             config: hello.config,
             digest_key: hello.digest_key,
             csi: csi.into(),
@@ -263,20 +266,25 @@ impl WardenClient {
         self.done(Request::DropRecord { volume: volume.clone() }, &[]).await
     }
 
-    /// Every record, in the order of volume ids.
+    /// The first record whose volume sorts after the given one. Ask for the next when done with one: a volume over which
+    /// this process dies again and again is not handed out any more.
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn records(&self) -> Result<Vec<(VolumeId, Vec<u8>)>, CallError> {
-        let mut records: Vec<(VolumeId, Vec<u8>)> = Vec::new();
-        loop {
-            let after = records.last().map(|(volume, _)| volume.clone());
-            match self.call(Request::NextRecord { after }, &[]).await? {
-                (Reply::Record { volume, record }, _) => records.push((volume, record)),
-                (Reply::NoMoreRecords, _) => return Ok(records),
-                _ => return Err(CallError::Answer),
-            }
+    pub async fn next_record(&self, after: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, CallError> {
+        match self.call(Request::NextRecord { after: after.cloned() }, &[]).await? {
+            (Reply::Record { volume, record }, _) => Ok(Some((volume, record))),
+            (Reply::NoMoreRecords, _) => Ok(None),
+            _ => Err(CallError::Answer),
         }
+    }
+
+    /// Says that this process serves from now on: whatever it dies of later, it is worth starting again soon.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn ready(&self) -> Result<(), CallError> {
+        self.done(Request::Ready, &[]).await
     }
 
     /// A file of the credentials directory, open for reading, or `None` while it is the known one.

@@ -22,6 +22,8 @@ pub struct Hello {
     pub protocol: u32,
     /// The warden's product version, for the log line of a mismatch.
     pub version: String,
+    /// How many engine halves this warden had before.
+    pub restarts: u64,
     /// Everything else the engine half needs to know.
     pub config: EngineConfig,
     /// The node's key for digests that are kept in records.

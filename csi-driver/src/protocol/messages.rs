@@ -124,6 +124,8 @@ pub enum Request {
     },
     /// A fresh connection to our own CSI socket, for the liveness probe.
     Probe,
+    /// Nothing is asked: the engine half serves from now on.
+    Ready,
 }
 
 /// What a request is answered with.

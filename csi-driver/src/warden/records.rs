@@ -288,12 +288,13 @@ impl Records {
         Ok(())
     }
 
-    /// The first record whose volume sorts after the given one. One that cannot be read any more is passed over and left
+    /// The first record whose volume sorts after the given one and is wanted. One that cannot be read any more is passed over and left
     /// alone: it must not cost the node's other volumes theirs.
     #[must_use]
-    pub fn next(&self, after: Option<&VolumeId>) -> Option<(VolumeId, Vec<u8>)> {
+    pub fn next(&self, after: Option<&VolumeId>, wanted: impl Fn(&VolumeId) -> bool) -> Option<(VolumeId, Vec<u8>)> {
         let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        self.volumes.range::<VolumeId, _>((from, Bound::Unbounded)).find_map(|volume| match self.read(volume) {
+        let mut volumes = self.volumes.range::<VolumeId, _>((from, Bound::Unbounded)).filter(|volume| wanted(volume));
+        volumes.find_map(|volume| match self.read(volume) {
             Ok(record) => Some((volume.clone(), record)),
             Err(error) => {
                 tracing::warn!(%volume, %error, "its record was changed by somebody else and is left alone");

@@ -9,6 +9,7 @@ use super::credentials::CredentialsDir;
 use super::failure::{busy, failed};
 use super::records::Records;
 use super::sockets::Socket;
+use super::takeover::TakeOver;
 use super::volumes::Volumes;
 use crate::mount::Kernel;
 use crate::protocol::{Reply, Request, WardenError};
@@ -17,19 +18,32 @@ use crate::protocol::{Reply, Request, WardenError};
 #[derive(Debug)]
 pub struct Requests<K> {
     /// The volumes.
-    pub volumes: Volumes<K>,
+    volumes: Volumes<K>,
     /// What is kept about them.
-    pub records: Records,
+    records: Records,
+    /// Which of them the engine half is taking over.
+    take_over: TakeOver,
     /// Files that only root may read.
-    pub credentials: CredentialsDir,
+    credentials: CredentialsDir,
     /// The socket that the liveness probe connects to.
-    pub csi: Socket,
+    csi: Socket,
 }
 
 /// An answer and the descriptor that goes with it.
 pub type Answer = Result<(Reply, Option<OwnedFd>), WardenError>;
 
 impl<K: Kernel> Requests<K> {
+    /// All that requests can be about.
+    pub fn new(volumes: Volumes<K>, records: Records, credentials: CredentialsDir, csi: Socket) -> Self {
+        Self { volumes, records, take_over: TakeOver::default(), credentials, csi }
+    }
+
+    /// The engine half is gone: what it had not attached, nobody will ever fill, and what it was taking over may be why.
+    pub fn engine_ended(&mut self) {
+        self.volumes.forget_unattached();
+        self.take_over.died();
+    }
+
     /// Does what is asked.
     ///
     /// # Errors
@@ -53,6 +67,12 @@ impl<K: Kernel> Requests<K> {
                 self.volumes.detach(&volume, target.as_ref())?;
                 Reply::Done
             }
+            Request::Adopt { volume, .. } if self.take_over.is_left_alone(&volume) => {
+                return Err(busy(format!(
+                    "volume {volume} is left alone, because the driver died of it again and again: delete its pod, or \
+                     restart the driver to try again"
+                )));
+            }
             Request::Adopt { volume, target } => match self.volumes.adopt(&volume, target)? {
                 Some(root) => return Ok((Reply::Volume, Some(root))),
                 None => Reply::NotThere,
@@ -63,12 +83,19 @@ impl<K: Kernel> Requests<K> {
             }
             Request::DropRecord { volume } => {
                 self.records.drop_record(&volume)?;
+                self.take_over.forget(&volume);
                 Reply::Done
             }
-            Request::NextRecord { after } => match self.records.next(after.as_ref()) {
-                Some((volume, record)) => Reply::Record { volume, record },
-                None => Reply::NoMoreRecords,
-            },
+            Request::NextRecord { after } => {
+                let next = self.records.next(after.as_ref(), |volume| !self.take_over.is_left_alone(volume));
+                self.take_over.next(next.as_ref().map(|(volume, _)| volume));
+                match next {
+                    Some((volume, record)) => Reply::Record { volume, record },
+                    None => Reply::NoMoreRecords,
+                }
+            }
+            // The supervisor's, which has seen it.
+            Request::Ready => Reply::Done,
             Request::OpenCredential { name, known } => match self.credentials.open_file(&name, known)? {
                 Some((identity, file)) => return Ok((Reply::Credential { identity }, Some(file))),
                 None => Reply::Unchanged,

@@ -16,7 +16,8 @@ use super::requests::Requests;
 use super::signals;
 use crate::mount::Kernel;
 use crate::protocol::{
-    Channel, ChannelError, DigestKey, EngineConfig, EngineFrame, FromLauncher, Hello, PROTOCOL, ToLauncher, WardenFrame,
+    Channel, ChannelError, DigestKey, EngineConfig, EngineFrame, FromLauncher, Hello, PROTOCOL, Request, ToLauncher,
+    WardenFrame,
 };
 
 /// How long the engine half may take to answer the hello.
@@ -61,6 +62,8 @@ pub struct Supervisor<K> {
     launcher: Channel,
     signals: OwnedFd,
     backoff: Backoff,
+    restarts: u64,
+    started: Instant,
     engine: Engine,
     stopping: bool,
 }
@@ -73,12 +76,12 @@ enum Engine {
     Starting,
     /// It has been told hello.
     Greeted { channel: Channel, deadline: Instant },
-    /// It works; with a deadline, it has been asked to finish.
-    Serving { channel: Channel, since: Instant, deadline: Option<Instant> },
+    /// It works, and serves since it said so; with a deadline, it has been asked to finish.
+    Working { channel: Channel, serves: Option<Instant>, deadline: Option<Instant> },
     /// It closed its channel and has to be gone by the deadline.
-    Ending { healthy: Duration, deadline: Instant },
+    Ending { served: Option<Duration>, deadline: Instant },
     /// It was killed and has to be gone by the deadline.
-    Dying { healthy: Duration, deadline: Instant },
+    Dying { served: Option<Duration>, deadline: Instant },
 }
 
 /// What `poll` found.
@@ -92,8 +95,19 @@ impl<K: Kernel> Supervisor<K> {
     /// Ready to start the first engine half at once. `launcher` is the launcher's control channel; `signals` becomes
     /// readable when it is time to stop.
     pub fn new(requests: Requests<K>, greeting: Greeting, launcher: Channel, signals: OwnedFd) -> Self {
-        let engine = Engine::Absent { until: Instant::now() };
-        Self { requests, greeting, launcher, signals, backoff: Backoff::new(), engine, stopping: false }
+        let started = Instant::now();
+        let engine = Engine::Absent { until: started };
+        Self {
+            requests,
+            greeting,
+            launcher,
+            signals,
+            backoff: Backoff::default(),
+            restarts: 0,
+            started,
+            engine,
+            stopping: false,
+        }
     }
 
     /// Runs until a signal asks to stop and the engine half is gone.
@@ -126,10 +140,11 @@ impl<K: Kernel> Supervisor<K> {
         match &self.engine {
             Engine::Absent { until } if now >= *until && !self.stopping => {
                 self.tell_launcher(&ToLauncher::Start)?;
+                self.started = now;
                 self.engine = Engine::Starting;
             }
             Engine::Greeted { deadline, .. } if now >= *deadline => self.kill("it does not answer the hello")?,
-            Engine::Serving { deadline: Some(deadline), .. } if now >= *deadline => {
+            Engine::Working { deadline: Some(deadline), .. } if now >= *deadline => {
                 self.kill("it has not finished in time")?;
             }
             Engine::Ending { deadline, .. } if now >= *deadline => self.kill("it closed its channel and lives on")?,
@@ -145,7 +160,7 @@ impl<K: Kernel> Supervisor<K> {
             Engine::Absent { until } => (None, Some(*until)),
             Engine::Starting => (None, None),
             Engine::Greeted { channel, deadline } => (Some(channel), Some(*deadline)),
-            Engine::Serving { channel, deadline, .. } => (Some(channel), *deadline),
+            Engine::Working { channel, deadline, .. } => (Some(channel), *deadline),
             Engine::Ending { deadline, .. } | Engine::Dying { deadline, .. } => (None, Some(*deadline)),
         };
         let mut fds = vec![PollFd::new(&self.signals, PollFlags::IN), PollFd::new(&self.launcher, PollFlags::IN)];
@@ -168,18 +183,20 @@ impl<K: Kernel> Supervisor<K> {
                 self.greet(channel)?;
             }
             (FromLauncher::Failed { message }, _) => {
-                let wait = self.backoff.after(Duration::ZERO);
-                tracing::error!(%message, ?wait, "engine half not started");
+                let wait = self.backoff.after(None);
+                tracing::error!(%message, deaths = self.backoff.deaths(), ?wait, "engine half not started");
                 self.engine = Engine::Absent { until: Instant::now() + wait };
             }
             (FromLauncher::Exited { how }, _) => {
-                let healthy = self.healthy();
-                self.requests.volumes.forget_unattached();
-                let wait = self.backoff.after(healthy);
+                let served = self.served();
+                self.requests.engine_ended();
+                let wait = self.backoff.after(served);
                 if self.stopping {
                     tracing::info!(%how, "engine half ended");
                 } else {
-                    tracing::error!(%how, ?wait, "engine half ended; it is started again");
+                    self.restarts += 1;
+                    let (restarts, deaths) = (self.restarts, self.backoff.deaths());
+                    tracing::error!(%how, ?served, deaths, restarts, ?wait, "engine half ended; it is started again");
                 }
                 self.engine = Engine::Absent { until: Instant::now() + wait };
             }
@@ -191,6 +208,7 @@ impl<K: Kernel> Supervisor<K> {
         let hello = Hello {
             protocol: PROTOCOL,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            restarts: self.restarts,
             config: self.greeting.config.clone(),
             digest_key: DigestKey::new(self.greeting.digest_key.as_bytes()),
         };
@@ -207,7 +225,7 @@ impl<K: Kernel> Supervisor<K> {
     }
 
     fn hear_engine(&mut self) -> Result<(), Fatal> {
-        match &self.engine {
+        match &mut self.engine {
             Engine::Greeted { channel, .. } => match channel.receive_greeting() {
                 Ok(Some((EngineFrame::HelloBack(_), fds))) if fds.is_empty() => {
                     let Engine::Greeted { channel, .. } =
@@ -215,8 +233,7 @@ impl<K: Kernel> Supervisor<K> {
                     else {
                         unreachable!("matched above");
                     };
-                    tracing::info!("engine half ready");
-                    self.engine = Engine::Serving { channel, since: Instant::now(), deadline: None };
+                    self.engine = Engine::Working { channel, serves: None, deadline: None };
                     Ok(())
                 }
                 Err(error @ ChannelError::OtherProtocol { .. }) => Err(Fatal::OtherProtocol(error)),
@@ -224,8 +241,12 @@ impl<K: Kernel> Supervisor<K> {
                 Ok(None) => self.kill("it closed its channel"),
                 Err(error) => self.kill(&error.to_string()),
             },
-            Engine::Serving { channel, .. } => match channel.receive() {
+            Engine::Working { channel, serves, .. } => match channel.receive() {
                 Ok(Some((EngineFrame::Request { id, body }, fds))) => {
+                    if body == Request::Ready {
+                        tracing::info!(took = ?self.started.elapsed(), "engine half ready");
+                        serves.get_or_insert_with(Instant::now);
+                    }
                     let (result, fd) = match self.requests.answer(body, &fds) {
                         Ok((reply, fd)) => (Ok(reply), fd),
                         Err(error) => {
@@ -241,7 +262,7 @@ impl<K: Kernel> Supervisor<K> {
                 }
                 Ok(Some((EngineFrame::HelloBack(_), _))) => self.kill("it greets twice"),
                 Ok(None) => {
-                    self.engine = Engine::Ending { healthy: self.healthy(), deadline: Instant::now() + ENDING };
+                    self.engine = Engine::Ending { served: self.served(), deadline: Instant::now() + ENDING };
                     Ok(())
                 }
                 Err(error) => self.kill(&error.to_string()),
@@ -250,12 +271,12 @@ impl<K: Kernel> Supervisor<K> {
         }
     }
 
-    /// How long the engine half has served.
-    fn healthy(&self) -> Duration {
+    /// How long the engine half has served; `None` where it never came to that.
+    fn served(&self) -> Option<Duration> {
         match &self.engine {
-            Engine::Serving { since, .. } => since.elapsed(),
-            Engine::Ending { healthy, .. } | Engine::Dying { healthy, .. } => *healthy,
-            Engine::Absent { .. } | Engine::Starting | Engine::Greeted { .. } => Duration::ZERO,
+            Engine::Working { serves, .. } => serves.map(|since| since.elapsed()),
+            Engine::Ending { served, .. } | Engine::Dying { served, .. } => *served,
+            Engine::Absent { .. } | Engine::Starting | Engine::Greeted { .. } => None,
         }
     }
 
@@ -263,7 +284,7 @@ impl<K: Kernel> Supervisor<K> {
     fn stop(&mut self) -> Result<(), Fatal> {
         let again = std::mem::replace(&mut self.stopping, true);
         match &mut self.engine {
-            Engine::Serving { channel, deadline, .. } if !again => {
+            Engine::Working { channel, deadline, .. } if !again => {
                 tracing::info!("stopping: the engine half has {DRAIN:?} to finish");
                 *deadline = Some(Instant::now() + DRAIN);
                 match channel.send(&WardenFrame::Drain, &[]) {
@@ -271,7 +292,7 @@ impl<K: Kernel> Supervisor<K> {
                     Err(error) => self.kill(&error.to_string()),
                 }
             }
-            Engine::Serving { .. } | Engine::Greeted { .. } | Engine::Ending { .. } => {
+            Engine::Working { .. } | Engine::Greeted { .. } | Engine::Ending { .. } => {
                 self.kill("it is no longer needed")
             }
             // The first ends the loop, the second is killed when it is there, the third is ending anyway.
@@ -281,11 +302,11 @@ impl<K: Kernel> Supervisor<K> {
 
     /// Closes the channel and has the engine half killed, whether it still lives or not.
     fn kill(&mut self, why: &str) -> Result<(), Fatal> {
-        let healthy = self.healthy();
+        let served = self.served();
         if !self.stopping {
             tracing::warn!(why, "engine half dismissed");
         }
-        self.engine = Engine::Dying { healthy, deadline: Instant::now() + DYING };
+        self.engine = Engine::Dying { served, deadline: Instant::now() + DYING };
         self.tell_launcher(&ToLauncher::Kill)
     }
 

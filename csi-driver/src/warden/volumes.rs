@@ -208,7 +208,7 @@ impl<K: Kernel> Volumes<K> {
         Ok(Some(root))
     }
 
-    /// The engine half is gone: what it had not attached, nobody will ever fill.
+    /// Lets go of what was made and never attached.
     pub fn forget_unattached(&mut self) {
         self.kept.retain(|_, kept| kept.target.is_some());
     }

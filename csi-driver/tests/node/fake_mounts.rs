@@ -29,7 +29,7 @@ pub(crate) enum Call {
     Adopt,
     PutRecord,
     DropRecord,
-    Records,
+    NextRecord,
 }
 
 pub(crate) struct FakeMounts {
@@ -230,8 +230,10 @@ impl Mounts for FakeMounts {
         Ok(())
     }
 
-    async fn records(&self) -> Result<Vec<(VolumeId, Vec<u8>)>, Error> {
-        self.enter(Call::Records).await?;
-        Ok(self.state().records.clone().into_iter().collect())
+    async fn next_record(&self, after: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, Error> {
+        self.enter(Call::NextRecord).await?;
+        let state = self.state();
+        let next = state.records.iter().find(|(volume, _)| after.is_none_or(|after| *volume > after));
+        Ok(next.map(|(volume, record)| (volume.clone(), record.clone())))
     }
 }

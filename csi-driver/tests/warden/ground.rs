@@ -31,7 +31,7 @@ impl Ground {
     pub(crate) fn new() -> Self {
         enter_mount_namespace();
         let root = tempfile::tempdir().unwrap();
-        for directory in ["pods", "pods/uid/volumes/csi/a", "state", "credentials", "csi", "registration"] {
+        for directory in ["pods", "pods/uid/volumes/csi/a", "state", "credentials", "classes", "csi", "registration"] {
             std::fs::create_dir_all(root.path().join(directory)).unwrap();
         }
         let pods = root.path().join("pods");

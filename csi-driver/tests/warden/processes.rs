@@ -87,6 +87,7 @@ fn arguments(ground: &Ground) -> Vec<String> {
         flag("registration-dir", "registration"),
         flag("pods-dir", "pods"),
         flag("state-dir", "state"),
+        flag("classes-dir", "classes"),
         flag("credentials-dir", "credentials"),
         "--http-address=none".into(),
         "--audit=none".into(),

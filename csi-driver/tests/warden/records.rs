@@ -17,7 +17,7 @@ fn open(ground: &Ground) -> StateDir {
 
 fn all(records: &Records) -> Vec<(String, String)> {
     let mut found: Vec<(VolumeId, Vec<u8>)> = Vec::new();
-    while let Some(next) = records.next(found.last().map(|(id, _)| id)) {
+    while let Some(next) = records.next(found.last().map(|(id, _)| id), |_| true) {
         found.push(next);
     }
     found.into_iter().map(|(id, record)| (id.to_string(), String::from_utf8(record).unwrap())).collect()
@@ -112,7 +112,7 @@ fn a_record_that_is_too_long_or_no_json_is_refused() {
     for bad in [long.as_str(), "", "{", "{} {}", "not", "\"\u{0}\"", deep.as_str()] {
         assert_eq!(records.put(volume("v"), bad.as_bytes()).unwrap_err().kind, ErrorKind::Invalid);
     }
-    assert!(records.next(None).is_none());
+    assert!(records.next(None, |_| true).is_none());
 }
 
 #[test]

@@ -16,7 +16,7 @@ use evanesce_csi::engine_half::warden_client::{CallError, Start, WardenClient};
 use evanesce_csi::mount::LinuxKernel;
 use evanesce_csi::protocol::{
     AuditChoice, Channel, DigestKey, EngineConfig, EngineFrame, ErrorKind, FromLauncher, HelloBack, Limits, LogFormat,
-    Owner, PROTOCOL, Request, ToLauncher, WardenFrame,
+    Owner, PROTOCOL, Request, ToLauncher, VolumeId, WardenFrame,
 };
 use evanesce_csi::warden::{CredentialsDir, Fatal, Greeting, Records, Requests, Socket, StateDir, Supervisor};
 
@@ -40,12 +40,9 @@ impl Warden {
         let csi = Socket::bind(&ground.path("csi/csi.sock")).unwrap();
         let registration = Socket::bind(&ground.path("registration/reg@reg.sock")).unwrap();
         let fds = vec![csi.as_fd().try_clone_to_owned().unwrap(), registration.as_fd().try_clone_to_owned().unwrap()];
-        let requests: Requests<LinuxKernel> = Requests {
-            volumes: ground.volumes(),
-            records: Records::load(state).unwrap(),
-            credentials: CredentialsDir::open(Some(&ground.path("credentials"))).unwrap(),
-            csi,
-        };
+        let credentials = CredentialsDir::open(Some(&ground.path("credentials"))).unwrap();
+        let requests: Requests<LinuxKernel> =
+            Requests::new(ground.volumes(), Records::load(state).unwrap(), credentials, csi);
         let (ours, launcher) = Channel::pair().unwrap();
         launcher.set_receive_timeout(Some(LONG)).unwrap();
         let (signals, stop) = std::io::pipe().unwrap();
@@ -106,6 +103,14 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
+async fn records(client: &WardenClient) -> Vec<(VolumeId, Vec<u8>)> {
+    let mut found: Vec<(VolumeId, Vec<u8>)> = Vec::new();
+    while let Some(next) = client.next_record(found.last().map(|(volume, _)| volume)).await.unwrap() {
+        found.push(next);
+    }
+    found
+}
+
 fn refusal<T>(result: Result<T, CallError>) -> ErrorKind {
     match result {
         Err(CallError::Refused(error)) => error.kind,
@@ -147,7 +152,7 @@ fn the_client_does_with_the_warden_all_that_a_volume_needs() {
             client.put_record(&volume(name), format!("\"{name}\"").into_bytes()).await.unwrap();
         }
         client.drop_record(&volume("b")).await.unwrap();
-        let records = client.records().await.unwrap();
+        let records = records(&client).await;
         assert_eq!(records, [(volume("a"), b"\"a\"".to_vec()), (volume("c"), b"\"c\"".to_vec())]);
 
         let token = "token".parse().unwrap();
@@ -196,7 +201,7 @@ fn many_requests_at_once_get_each_its_own_answer() {
         for task in tasks {
             task.await.unwrap();
         }
-        for (n, (id, record)) in client.records().await.unwrap().into_iter().enumerate() {
+        for (n, (id, record)) in records(&client).await.into_iter().enumerate() {
             assert_eq!((id, record), (volume(&format!("v{n:03}")), n.to_string().into_bytes()));
         }
     });
