@@ -23,6 +23,11 @@ pub const CONCURRENT_PUBLISHES: Count = /*                    */ Count::new(20, 
 /// Deaths of the engine half while volumes are in use.
 pub const ENGINE_KILLS: Count = /*                            */ Count::new(3, 20);
 
+/// Deaths of each victim under the storm …
+pub const KILLS: Count = /*                                   */ Count::new(10, 1_000);
+/// … spread over so many publishes, refreshes and unpublishes.
+pub const STORM_OPERATIONS: Count = /*                        */ Count::new(100, 10_000);
+
 impl Count {
     const fn new(ci: u32, full: u32) -> Self {
         Self { ci, full }

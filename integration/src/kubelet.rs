@@ -131,7 +131,7 @@ impl Kubelet {
     /// # Errors
     /// The plugin's answer.
     pub async fn call_publish(&self, request: NodePublishVolumeRequest) -> Result<(), Status> {
-        self.node().await?.node_publish_volume(patient(request)).await.map(drop)
+        self.node().await?.node_publish_volume(patient(request)).await.map(drop).map_err(cut_off)
     }
 
     /// Takes a volume away, as kubelet does when its pod is gone.
@@ -150,7 +150,7 @@ impl Kubelet {
     /// # Errors
     /// The plugin's answer.
     pub async fn call_unpublish(&self, request: NodeUnpublishVolumeRequest) -> Result<(), Status> {
-        self.node().await?.node_unpublish_volume(patient(request)).await.map(drop)
+        self.node().await?.node_unpublish_volume(patient(request)).await.map(drop).map_err(cut_off)
     }
 
     /// Asks how full a volume is, as kubelet does once a minute.
@@ -201,6 +201,12 @@ impl Kubelet {
         let note = serde_json::json!({"volumeHandle": volume.volume_id(), "volumeLifecycleMode": "Ephemeral"});
         fs::write(parent.join(VOLUME_DATA), note.to_string())
     }
+}
+
+/// A connection that ended in the middle of a call is `Unavailable` to grpc-go, and so to kubelet; tonic has other codes
+/// for it, and says that there was no answer by naming a source.
+fn cut_off(status: Status) -> Status {
+    if std::error::Error::source(&status).is_some() { Status::unavailable(status.message()) } else { status }
 }
 
 fn patient<T>(message: T) -> Request<T> {

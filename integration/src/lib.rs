@@ -14,6 +14,7 @@
 
 pub mod authority;
 pub mod binaries;
+pub mod chance;
 pub mod child;
 pub mod counts;
 pub mod kubelet;

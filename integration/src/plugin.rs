@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
 use anyhow::{Context, Result, bail};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::child::Child;
@@ -52,6 +52,7 @@ pub struct Plugin {
     warden: Child,
     files: Files,
     options: Options,
+    client: reqwest::Client,
 }
 
 /// Where everything of one plugin is.
@@ -76,7 +77,11 @@ impl Plugin {
     pub async fn start(scratch: &Scratch, options: Options) -> Result<Self> {
         let files = Files::below(scratch)?;
         let warden = Child::spawn(command(&files, &options)?, &files.log)?;
-        let mut plugin = Self { warden, files, options };
+        // A client cannot be built without a provider, even for plain HTTP.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        // Whoever answered the last question may be dead by the next.
+        let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
+        let mut plugin = Self { warden, files, options, client };
         plugin.ready().await?;
         Ok(plugin)
     }
@@ -170,7 +175,7 @@ impl Plugin {
     /// When the plugin exits instead.
     pub async fn kill_engine(&mut self) -> Result<()> {
         let before = wait::until_some("the engine half runs", || self.engine()).await;
-        kill(before.pid());
+        before.kill();
         wait::until("another engine half runs", || self.engine().is_some_and(|now| now != before)).await;
         self.ready().await
     }
@@ -188,8 +193,13 @@ impl Plugin {
 
     /// Asks it to end, as a container runtime does, and waits until all of it is gone.
     pub async fn terminate(&mut self) -> ExitStatus {
-        let family = self.processes();
         self.warden.signal(Signal::TERM);
+        self.ended().await
+    }
+
+    /// Waits until it has ended by itself, and all of it is gone.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let family = self.processes();
         let status = self.warden.wait().await;
         wait::until("all of the plugin is gone with the warden", || !family.iter().any(|each| each.is_running())).await;
         status
@@ -232,10 +242,7 @@ impl Plugin {
     /// # Errors
     /// When it does not answer.
     pub async fn http(&self, path: &str) -> Result<reqwest::Response> {
-        // A client cannot be built without a provider, even for plain HTTP.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder().no_proxy().build()?;
-        Ok(client.get(format!("http://127.0.0.1:{}/{path}", self.files.http)).send().await?)
+        Ok(self.client.get(format!("http://127.0.0.1:{}/{path}", self.files.http)).send().await?)
     }
 }
 
@@ -246,7 +253,7 @@ impl Drop for Plugin {
         // They die with the warden by themselves; this is for the case that a test has just broken that.
         for process in family {
             if [ENGINE, LAUNCHER].contains(&process.name().as_str()) {
-                kill(process.pid());
+                process.kill();
             }
         }
         if std::thread::panicking() {
@@ -301,11 +308,6 @@ fn command(files: &Files, options: &Options) -> Result<Command> {
     command.args(["--log", &options.log]);
     command.args(&options.arguments);
     Ok(command)
-}
-
-fn kill(pid: Pid) {
-    // Gone already is as good.
-    let _ = kill_process(pid, Signal::KILL);
 }
 
 /// A failed test shows what the plugin had to say.

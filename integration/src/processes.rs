@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
-use rustix::process::Pid;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// One process; may be gone by the time it is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +60,11 @@ impl Process {
     pub fn is_running(self) -> bool {
         let threads = fs::read_dir(self.path("task")).map_or(0, Iterator::count);
         threads > 1 || self.status("State").is_some_and(|state| !state.starts_with(['Z', 'X']))
+    }
+
+    /// Kills it; gone already is as good.
+    pub fn kill(self) {
+        let _ = kill_process(self.0, Signal::KILL);
     }
 
     /// Its children and their children, as they are now.

@@ -35,14 +35,41 @@ pub async fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T
 /// # Panics
 /// When it finds nothing, with `what` in the message.
 pub async fn until_ready<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + SOON;
+    let patience = Patience::new(what);
     loop {
         if let Some(found) = look().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "waited {SOON:?} in vain until {what}");
-        tokio::time::sleep(BETWEEN_LOOKS).await;
+        patience.a_moment().await;
     }
+}
+
+/// A wait whose loop is the caller's own; it ends [soon](SOON) after it began.
+pub struct Patience<'a> {
+    what: &'a str,
+    deadline: Instant,
+}
+
+impl<'a> Patience<'a> {
+    /// Begins to wait until `what`.
+    #[must_use]
+    pub fn new(what: &'a str) -> Self {
+        Self { what, deadline: Instant::now() + SOON }
+    }
+
+    /// Lets a moment pass.
+    ///
+    /// # Panics
+    /// When it has taken too long, with `what` in the message.
+    pub async fn a_moment(&self) {
+        assert!(Instant::now() < self.deadline, "waited {SOON:?} in vain until {}", self.what);
+        a_moment().await;
+    }
+}
+
+/// The pause of somebody who looks again and again for as long as something else goes on.
+pub async fn a_moment() {
+    tokio::time::sleep(BETWEEN_LOOKS).await;
 }
 
 /// Watches for `span` that `condition` keeps holding: for properties of the form "this never

@@ -186,18 +186,25 @@ impl<B> World<B> {
     /// When no token can be made.
     #[must_use]
     pub fn volume_with(&self, pod: &WorkloadName, class: &str, claims: &Claims) -> Publish {
-        let token = self.cluster.tokens().mint(claims).expect("a token");
-        let token = Token { audience: &token.audience, token: &token.token, expires: &token.expires };
-        let pod = Pod {
-            name: pod.pod.clone(),
-            namespace: pod.namespace.clone(),
-            uid: pod.pod_uid.clone(),
-            service_account: pod.service_account.clone(),
-        };
-        Publish::new(self.kubelet.pods(), pod, VOLUME)
-            .attribute("secretVolume", class)
-            .tokens(&[token], TokensIn::Secrets)
+        volume(&self.kubelet, &self.cluster, pod, class, claims)
     }
+}
+
+/// [`World::volume_with`], for a test that has taken its world apart.
+///
+/// # Panics
+/// When no token can be made.
+#[must_use]
+pub fn volume(kubelet: &Kubelet, cluster: &TokenReview, pod: &WorkloadName, class: &str, claims: &Claims) -> Publish {
+    let token = cluster.tokens().mint(claims).expect("a token");
+    let token = Token { audience: &token.audience, token: &token.token, expires: &token.expires };
+    let pod = Pod {
+        name: pod.pod.clone(),
+        namespace: pod.namespace.clone(),
+        uid: pod.pod_uid.clone(),
+        service_account: pod.service_account.clone(),
+    };
+    Publish::new(kubelet.pods(), pod, VOLUME).attribute("secretVolume", class).tokens(&[token], TokensIn::Secrets)
 }
 
 /// A `SecretBackend` named `vault`, for the service account `payments/app` and the secrets `kv/payments/*`.
