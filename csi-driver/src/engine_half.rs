@@ -44,7 +44,8 @@ use evanesce_engine::clock::{Clock, SystemClock};
 use evanesce_engine::crash_point;
 use evanesce_engine::credentials::CredentialFiles;
 use evanesce_engine::deliver::Deliverer;
-use evanesce_engine::keep::Keep;
+use evanesce_engine::fetch::{Bounds, Fetcher};
+use evanesce_engine::keep::{HeapKeep, Keep};
 use evanesce_engine::names::NodeName;
 use evanesce_engine::projection::DigestKey;
 use evanesce_proto::csi::identity_server::IdentityServer;
@@ -75,9 +76,11 @@ use crate::protocol::{AuditChoice, EngineConfig};
 use crate::role::{self, Role};
 
 /// Protected memory for tokens and credentials: a thousand pods with a token of two kilobytes each fit.
-const ARENA: usize = 4 << 20;
+const ARENA: usize = 3 << 20;
 /// Below this much there is no use in starting.
 const SMALLEST_ARENA: usize = 64 << 10;
+/// Protected memory for answers that stay for a moment, apart from the tokens': however many there are, a token fits.
+const ANSWERS: Bounds = Bounds { entries: 1024, bytes: 1 << 20 };
 /// What a drain waits for, below the warden's own limit.
 const DRAIN: Duration = Duration::from_secs(15);
 /// What the end waits for the audit's disk.
@@ -132,7 +135,10 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
 
     let classes: Arc<dyn ClassSource> = Arc::new(ClassDirectory::watch(&config.classes_dir)?);
     let credentials: Arc<dyn CredentialFiles> = Arc::new(WardenFiles::new(warden.clone(), arena.clone()));
+    let (answers, bounds) = open_answers();
+    let fetcher = Fetcher::new(answers, bounds, Arc::clone(&clock), Arc::clone(&metrics) as _);
     let deliverer = Deliverer {
+        fetcher,
         backends: Arc::new(Registry::new(Arc::clone(&classes), credentials)),
         classes: Arc::clone(&classes),
         auditor: Arc::clone(&log) as _,
@@ -239,6 +245,17 @@ fn open_arena() -> Result<Arena, ArenaError> {
                 return Ok(arena);
             }
             refused => return refused,
+        }
+    }
+}
+
+/// Protected memory for answers; without any they are not kept, and each volume asks.
+fn open_answers() -> (Arc<dyn Keep>, Bounds) {
+    match Arena::open(ANSWERS.bytes) {
+        Ok(arena) => (Arc::new(ArenaKeep(arena)), ANSWERS),
+        Err(error) => {
+            warn!(%error, "answers are not kept for the next pod: there is no protected memory for them");
+            (Arc::new(HeapKeep), Bounds { entries: 0, bytes: 0 })
         }
     }
 }

@@ -71,6 +71,28 @@ pub enum Outcome {
     Failure(Kind),
 }
 
+/// Where a delivery's answer to a question comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Source {
+    /// It asked the backend itself.
+    Asked,
+    /// The answer was there, asked for a moment ago for another volume of the same identity.
+    Reused,
+    /// It waited for the answer to the same question of another volume of the same identity.
+    Shared,
+}
+
+impl Source {
+    /// The name used in metrics and events.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Reused => "reused",
+            Self::Shared => "shared",
+        }
+    }
+}
+
 /// A secret that a volume shows, by name and version.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Shown {
@@ -103,7 +125,7 @@ pub enum Event {
         /// The tenant's message.
         message: String,
     },
-    /// A backend was asked for a secret.
+    /// A delivery has a backend's answer about a secret.
     Fetched {
         /// Whose volume.
         subject: Subject,
@@ -111,7 +133,9 @@ pub enum Event {
         identity: Identity,
         /// Which secret, at which version.
         secret: Shown,
-        /// The backend's name for the request.
+        /// Whether this delivery asked.
+        source: Source,
+        /// The backend's name for the request that was made, by whomever.
         request_id: Option<String>,
         /// How long the answer lasts, where it has an end.
         ttl: Option<Duration>,
@@ -210,6 +234,16 @@ impl Scope {
     /// Whose volume.
     pub fn subject(&self) -> &Subject {
         &self.subject
+    }
+
+    /// First delivery or refresh.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// Where events go, for steps that outlive the delivery which began them.
+    pub fn auditor(&self) -> &Arc<dyn Auditor> {
+        &self.auditor
     }
 
     /// Records a step on the way.

@@ -6,8 +6,9 @@
 //! A backend is a file or folder under `backend/`, a line in `registry.rs`, a section of the `SecretBackend` class, a
 //! run of the contract suite and a page in the docs. If adding one touches another file, this trait is wrong.
 //!
-//! A delivery opens one [`Session`] per backend and identity (one login, one burst of connections), asks it everything,
-//! and drops it: dropping closes its connections, so that no idle connection keeps a secret in its read buffer.
+//! One [`Session`] (one login, one burst of connections) serves all who ask as one identity at the same time, and is
+//! dropped with the last of them: dropping closes its connections, so that no idle connection keeps a secret in its read
+//! buffer.
 
 #[cfg(feature = "testing")]
 pub mod contract;
@@ -19,12 +20,13 @@ pub(crate) mod role;
 pub mod sealed;
 pub mod vault;
 
+use std::fmt;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::error::{Error, Kind};
-use crate::names::{BackendName, ServiceAccountUid};
+use crate::names::{BackendName, Namespace, PodUid, ServiceAccountName, ServiceAccountUid};
 use crate::policy::grant::Grant;
 use crate::secret::{Secret, Version};
 use crate::secret_ref::{SecretRef, WirePath};
@@ -56,6 +58,17 @@ pub trait Backend: Send + Sync {
     /// Whom the backend takes the caller for. Two callers share an answer only if their identities are equal, so
     /// it names everything that the backend could tell them apart by.
     fn identity(&self, caller: &Caller<'_>, role: Option<&str>) -> Result<Identity, Error>;
+
+    /// Whether the answer is the same for every caller of one identity, has no end of its own, and changes nothing by
+    /// being asked for: only then may it serve more than one volume. Nothing is, unless a backend knows.
+    fn shareable(&self, _grant: &Grant) -> bool {
+        false
+    }
+
+    /// How many grants one [`Session::fetch_batch`] takes; 1 where there is no batch call.
+    fn batch_size(&self) -> usize {
+        1
+    }
 
     /// How and where [`Backend::open`] logs in, before it is tried: what the event of a login that fails says. The default
     /// is that of a backend where nobody logs in.
@@ -90,11 +103,6 @@ pub trait Session: Send + Sync {
             answers.push(self.fetch(grant).await);
         }
         answers
-    }
-
-    /// How many grants one [`Session::fetch_batch`] takes; 1 where there is no batch call.
-    fn batch_size(&self) -> usize {
-        1
     }
 
     /// The newest version, where asking is cheaper than fetching; `None` where it is not or there is none.
@@ -148,22 +156,47 @@ pub struct Identity {
     pub role: String,
     /// The token's audience; empty where there is no token.
     pub audience: String,
-    /// The caller: namespace, service account and its uid, and the pod's uid where the backend tells pods apart; empty
-    /// where the backend sees one identity of its own.
-    pub caller: String,
+    /// Whom the backend sees behind the login; absent where all callers are one to it.
+    pub caller: Option<Principal>,
 }
 
-impl Identity {
-    /// The caller part for a backend that sees the service account.
-    pub fn service_account(caller: &Caller<'_>) -> String {
+/// A caller as a backend tells callers apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Principal {
+    /// The service account's namespace.
+    pub namespace: Namespace,
+    /// The service account.
+    pub service_account: ServiceAccountName,
+    /// Its uid, as the token says: an account that is deleted and made again is another one.
+    pub service_account_uid: Option<ServiceAccountUid>,
+    /// The pod's uid, for backends that tell the pods of one account apart.
+    pub pod_uid: Option<PodUid>,
+}
+
+impl Principal {
+    /// For a backend that sees the service account and not the pod.
+    pub fn service_account(caller: &Caller<'_>) -> Self {
         let Workload { namespace, service_account, .. } = caller.workload;
-        let uid = caller.service_account_uid().map_or("", |uid| uid.as_str());
-        format!("{namespace}/{service_account}/{uid}")
+        Self {
+            namespace: namespace.clone(),
+            service_account: service_account.clone(),
+            service_account_uid: caller.service_account_uid().cloned(),
+            pod_uid: None,
+        }
+    }
+}
+
+/// As events name it: namespace, service account, its uid, and the pod's where the backend sees pods.
+impl fmt::Display for Principal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { namespace, service_account, service_account_uid, pod_uid } = self;
+        write!(f, "{namespace}/{service_account}/{}", service_account_uid.as_ref().map_or("", |uid| uid.as_str()))?;
+        pod_uid.as_ref().map_or(Ok(()), |uid| write!(f, "/{uid}"))
     }
 }
 
 /// Why a backend did not answer: a closed list, with a message for the operator that never holds a value or a body.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct BackendError {
     /// What kind of failure.

@@ -15,7 +15,7 @@ use crate::class_source::ClassSource;
 use crate::clock::Clock;
 use crate::crash_point;
 use crate::error::{Error, Kind};
-use crate::fetch::{Answers, BackendHandle, Backends, Fetch};
+use crate::fetch::{Answers, BackendHandle, Backends, Fetch, Fetcher};
 use crate::policy;
 use crate::projection::{Digest, DigestKey};
 use crate::render::render;
@@ -27,6 +27,8 @@ use crate::token::Tokens;
 pub struct Deliverer {
     /// Where classes come from.
     pub classes: Arc<dyn ClassSource>,
+    /// Asks them, for all deliveries together.
+    pub fetcher: Arc<Fetcher>,
     /// Finds backends.
     pub backends: Arc<dyn Backends>,
     /// Hears what happened.
@@ -129,7 +131,8 @@ impl Deliverer {
         crash_point!("deliver:authorised");
         let same = |before: &&Before| before.revision == classes.revision && !before.secrets.is_empty();
         let known = request.before.filter(same).map(|before| before.secrets.as_slice());
-        let answers = Fetch::plan(scope, request.tokens, self.clock.now(), grants)?.run(known).await?;
+        let fetch = Fetch::plan(&self.fetcher, scope, request.tokens, self.clock.now(), grants)?;
+        let answers = fetch.run(known).await?;
         crash_point!("deliver:fetched");
         Ok((classes, answers))
     }

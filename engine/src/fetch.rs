@@ -2,23 +2,40 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! Grants become secrets: one login for each identity, each question asked once, so many side by side and no more.
+//!
+//! This file is one delivery's side of it. What deliveries have in common is in the [`Fetcher`]: logins and questions
+//! that are under way, and answers that stay for a moment.
+
+mod fetcher;
+mod flight;
+mod gate;
+mod question;
+mod reuse;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::{FutureExt, join_all};
 use futures_util::stream::{self, StreamExt};
+use tokio::time::Instant;
 
-use crate::audit::{Event, Outcome, Scope, Shown};
-use crate::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Session};
+use crate::audit::{Outcome, Purpose, Scope, Shown, Source};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Caller};
 use crate::error::Error;
 use crate::names::BackendName;
 use crate::policy::{Allow, Grant};
 use crate::secret::Secret;
 use crate::secret_ref::SecretRef;
 use crate::spec::backend::Limits;
-use crate::token::{Token, Tokens};
+use crate::token::Tokens;
+
+pub use fetcher::Fetcher;
+use fetcher::{Answer, Found, Login, Order, is_static};
+use gate::Gate;
+pub use gate::Meter;
+use question::Asker;
+pub use reuse::Bounds;
 
 /// A backend with who may use it and how hard.
 pub struct BackendHandle {
@@ -30,6 +47,14 @@ pub struct BackendHandle {
     pub limits: Limits,
     /// Differs whenever its class does.
     pub revision: u64,
+    gate: Gate,
+}
+
+impl BackendHandle {
+    /// The handle of one revision of a backend.
+    pub fn new(backend: Arc<dyn Backend>, allow: Vec<Allow>, limits: Limits, revision: u64) -> Self {
+        Self { backend, allow, limits, revision, gate: Gate::new(limits.parallel_per_node) }
+    }
 }
 
 /// Finds the backend of a name; a program brings the classes that define them.
@@ -44,15 +69,18 @@ pub trait Backends: Send + Sync {
 
 /// One burst: what one identity asks of one backend.
 struct Burst {
-    handle: Arc<BackendHandle>,
-    token: Option<Arc<Token>>,
+    order: Arc<Order>,
     grants: Vec<Grant>,
+    /// The login, from the first question that needs one to the burst's end.
+    login: Mutex<Option<Arc<Login>>>,
 }
 
 /// Everything one delivery asks, in bursts.
 pub struct Fetch<'a> {
-    scope: &'a Scope,
-    bursts: BTreeMap<Identity, Burst>,
+    fetcher: &'a Arc<Fetcher>,
+    bursts: Vec<Burst>,
+    /// A refresh is there to see what is new: an answer that was asked for before it began is none.
+    since: Option<Instant>,
 }
 
 impl<'a> Fetch<'a> {
@@ -61,40 +89,41 @@ impl<'a> Fetch<'a> {
     /// # Errors
     /// [`Kind::Unauthenticated`](crate::error::Kind::Unauthenticated) where a backend's token is missing or expired.
     pub fn plan(
-        scope: &'a Scope,
+        fetcher: &'a Arc<Fetcher>,
+        scope: &Scope,
         tokens: &Tokens,
         now: std::time::SystemTime,
         grants: Vec<(Arc<BackendHandle>, Grant)>,
     ) -> Result<Self, Error> {
-        let mut bursts = BTreeMap::<Identity, Burst>::new();
+        let mut bursts = Vec::<Burst>::new();
         for (handle, grant) in grants {
             let token = handle.backend.audience().map(|audience| tokens.get(audience, now).cloned()).transpose()?;
             let caller = Caller { workload: &scope.subject().workload, token: token.as_deref() };
             let identity = handle.backend.identity(&caller, grant.role())?;
-            let burst = bursts.entry(identity).or_insert_with(|| Burst { handle, token, grants: Vec::new() });
-            if !burst.grants.iter().any(|other| other.reference() == grant.reference()) {
-                burst.grants.push(grant);
+            let asker = Asker { identity, revision: handle.revision };
+            if let Some(burst) = bursts.iter_mut().find(|burst| *burst.order.asker == asker) {
+                if !burst.grants.iter().any(|other| other.reference() == grant.reference()) {
+                    burst.grants.push(grant);
+                }
+                continue;
             }
+            let (subject, auditor) = (scope.subject().clone(), Arc::clone(scope.auditor()));
+            let order = Arc::new(Order { handle, asker: Arc::new(asker), token, subject, auditor });
+            bursts.push(Burst { order, grants: vec![grant], login: Mutex::default() });
         }
-        Ok(Self { scope, bursts })
+        let since = (scope.purpose() == Purpose::Refresh).then(|| fetcher.now());
+        Ok(Self { fetcher, bursts, since })
     }
 
-    /// Logs in and asks. With `known`, versions are asked first where that is cheaper, and `None` is the answer if all
-    /// are as before.
+    /// Asks. With `known`, versions are asked first where that is cheaper, and `None` is the answer if all are as before.
     ///
     /// # Errors
     /// The first failure in the order of the questions. Every question that was sent is audited, also beside a failure.
     pub async fn run(&self, known: Option<&[Shown]>) -> Result<Option<Answers>, Error> {
-        let logins = self.bursts.iter().map(|(identity, burst)| self.log_in(identity, burst).boxed());
-        let sessions = join_all(logins).await.into_iter().collect::<Result<Vec<_>, _>>()?;
-        crate::crash_point!("deliver:logged-in");
-        let open = || {
-            self.bursts.iter().zip(&sessions).map(|((identity, burst), session)| (identity, burst, session.as_ref()))
-        };
         if let Some(known) = known {
             let mut same = true;
-            for (_, burst, session) in open() {
-                same = same && unchanged(burst, session, known).await?;
+            for burst in &self.bursts {
+                same = same && self.unchanged(burst, known).await?;
             }
             if same {
                 return Ok(None);
@@ -102,7 +131,7 @@ impl<'a> Fetch<'a> {
         }
         let mut answers = Answers::default();
         let mut failed = None;
-        let asked = open().map(|(identity, burst, session)| self.ask(identity, burst, session).boxed());
+        let asked = self.bursts.iter().map(|burst| self.ask(burst).boxed());
         for (grant, answer) in join_all(asked).await.into_iter().flatten() {
             match answer {
                 Ok(secret) => answers.add(grant, secret),
@@ -112,80 +141,103 @@ impl<'a> Fetch<'a> {
         failed.map_or(Ok(Some(answers)), Err)
     }
 
-    async fn log_in(&self, identity: &Identity, burst: &Burst) -> Result<Box<dyn Session>, Error> {
-        let caller = Caller { workload: &self.scope.subject().workload, token: burst.token.as_deref() };
-        let patience = burst.handle.backend.patience(burst.handle.limits.timeout);
-        let opened = timed(patience, burst.handle.backend.open(&caller, identity)).await;
-        let (login, outcome) = match &opened {
-            Ok(session) => (session.login().clone(), Outcome::Success),
-            Err(error) => (burst.handle.backend.login(), failure(error)),
-        };
-        if login.performed {
-            let subject = self.scope.subject().clone();
-            self.scope.record(Event::LoggedIn { subject, identity: identity.clone(), login, outcome });
-        }
-        opened.map_err(|error| error.into_error(&identity.backend, "a login"))
-    }
-
     /// Asks one burst's questions, so many side by side as the backend's limits say.
-    async fn ask<'b>(
-        &self,
-        identity: &Identity,
-        burst: &'b Burst,
-        session: &dyn Session,
-    ) -> Vec<(&'b Grant, Result<Secret, Error>)> {
-        let Limits { timeout, parallel } = burst.handle.limits;
-        let mut asked = Vec::new();
-        for batch in burst.grants.chunks(session.batch_size().max(1)) {
-            asked.push(self.ask_batch(identity, timeout, session, batch).boxed());
+    async fn ask<'b>(&self, burst: &'b Burst) -> Vec<(&'b Grant, Result<Arc<Secret>, Error>)> {
+        let Order { handle, .. } = burst.order.as_ref();
+        let batches = burst.grants.chunks(handle.backend.batch_size().max(1));
+        let asked: Vec<_> = batches.map(|batch| self.ask_batch(burst, batch).boxed()).collect();
+        stream::iter(asked).buffered(handle.limits.parallel.max(1)).concat().await
+    }
+
+    async fn ask_batch<'b>(&self, burst: &Burst, batch: &'b [Grant]) -> Vec<(&'b Grant, Result<Arc<Secret>, Error>)> {
+        let found = self.fetcher.find(&burst.order, batch, self.since);
+        join_all(batch.iter().zip(found).map(async |(grant, found)| (grant, self.take(burst, grant, found).await)))
+            .await
+    }
+
+    /// Waits for an answer. What this delivery asked itself is recorded where it is asked, everything else here.
+    async fn take(&self, burst: &Burst, grant: &Grant, mut found: Found) -> Result<Arc<Secret>, Error> {
+        let mut again = true;
+        loop {
+            let (place, own, source) = match found {
+                Found::Kept(answer) => {
+                    self.fetcher.answered(&burst.order, grant, &answer, Source::Reused);
+                    return told(grant, answer);
+                }
+                Found::Shared(place) => (place, false, Source::Shared),
+                Found::Asked { place, login, own } => {
+                    burst.hold(login);
+                    (place, own, Source::Asked)
+                }
+            };
+            found = match place.answer().await {
+                // What another pod could not prove says nothing about this one: once more, with its own proof.
+                Err(error) if again && !own && error.kind == BackendErrorKind::Unauthenticated => {
+                    again = false;
+                    self.fetcher.find_one(&burst.order, grant, self.since)
+                }
+                Err(error) => return Err(error.into_error(&grant.reference().backend, "a login")),
+                Ok(answer) if source == Source::Shared && answer.result.as_ref().is_ok_and(|it| !is_static(it)) => {
+                    self.fetcher.ask_alone(&burst.order, grant)
+                }
+                Ok(answer) => {
+                    if source == Source::Shared {
+                        self.fetcher.answered(&burst.order, grant, &answer, source);
+                    }
+                    return told(grant, answer);
+                }
+            };
         }
-        stream::iter(asked).buffered(parallel.max(1)).concat().await
     }
 
-    async fn ask_batch<'b>(
-        &self,
-        identity: &Identity,
-        limit: Duration,
-        session: &dyn Session,
-        batch: &'b [Grant],
-    ) -> Vec<(&'b Grant, Result<Secret, Error>)> {
-        let grants: Vec<&Grant> = batch.iter().collect();
-        let answers = match tokio::time::timeout(limit, session.fetch_batch(&grants)).await {
-            Ok(answers) => answers,
-            Err(_) => grants.iter().map(|_| Err(late(limit))).collect(),
-        };
-        let audited = |(grant, answer): (&'b Grant, Result<Secret, BackendError>)| {
-            self.audit(identity, session, grant, &answer);
-            (grant, answer.map_err(|error| error.into_error(&identity.backend, grant.reference().path.as_str())))
-        };
-        batch.iter().zip(answers).map(audited).collect()
+    /// Whether each secret has the version that is shown; `false` where a backend cannot say.
+    async fn unchanged(&self, burst: &Burst, known: &[Shown]) -> Result<bool, Error> {
+        let Order { handle, .. } = burst.order.as_ref();
+        let (login, _) = self.fetcher.log_in(&burst.order);
+        burst.hold(Arc::clone(&login));
+        let session = login.session().await.map_err(|error| error.into_error(handle.backend.name(), "a login"))?;
+        for grant in &burst.grants {
+            let path = grant.path().as_str();
+            let before = known.iter().find(|shown| shown.backend == grant.reference().backend && shown.path == path);
+            let Some(before) = before.and_then(|shown| shown.version.as_ref()) else { return Ok(false) };
+            let version = timed(handle.limits.timeout, session.version(grant));
+            match self.fetcher.pass(handle, version).await {
+                Ok(Some(version)) if version == *before => {}
+                // A version that may not be asked for says nothing about the secret itself: the fetch decides.
+                Ok(_) | Err(BackendError { kind: BackendErrorKind::Denied | BackendErrorKind::NotFound, .. }) => {
+                    return Ok(false);
+                }
+                Err(error) => {
+                    login.retire();
+                    return Err(error.into_error(&grant.reference().backend, path));
+                }
+            }
+        }
+        Ok(true)
     }
+}
 
-    fn audit(&self, identity: &Identity, session: &dyn Session, grant: &Grant, answer: &Result<Secret, BackendError>) {
-        let secret = answer.as_ref().ok();
-        self.scope.record(Event::Fetched {
-            subject: self.scope.subject().clone(),
-            identity: identity.clone(),
-            secret: shown(grant, secret),
-            request_id: secret.and_then(|secret| secret.request_id.clone()),
-            ttl: secret.and_then(|secret| secret.lease.as_ref()).map(|lease| lease.duration),
-            endpoint: session.login().endpoint.clone(),
-            outcome: answer.as_ref().err().map_or(Outcome::Success, failure),
-        });
+impl Burst {
+    fn hold(&self, login: Arc<Login>) {
+        *self.login.lock().unwrap_or_else(PoisonError::into_inner) = Some(login);
     }
+}
+
+fn told(grant: &Grant, answer: Answer) -> Result<Arc<Secret>, Error> {
+    answer.result.map_err(|error| error.into_error(&grant.reference().backend, grant.reference().path.as_str()))
 }
 
 /// What the backends answered.
 #[derive(Default)]
 pub struct Answers {
     /// The secrets by question.
-    pub secrets: BTreeMap<SecretRef, Secret>,
+    pub secrets: BTreeMap<SecretRef, Arc<Secret>>,
     /// What they are, by name and version.
     pub shown: Vec<Shown>,
 }
 
 impl Answers {
-    fn add(&mut self, grant: &Grant, secret: Secret) {
+    fn add(&mut self, grant: &Grant, secret: Arc<Secret>) {
         self.shown.push(shown(grant, Some(&secret)));
         self.secrets.insert(grant.reference().clone(), secret);
     }
@@ -197,24 +249,6 @@ fn shown(grant: &Grant, secret: Option<&Secret>) -> Shown {
         path: grant.path().as_str().to_owned(),
         version: secret.and_then(|secret| secret.version.clone()),
     }
-}
-
-/// Whether each secret has the version that is shown; `false` where a backend cannot say.
-async fn unchanged(burst: &Burst, session: &dyn Session, known: &[Shown]) -> Result<bool, Error> {
-    for grant in &burst.grants {
-        let path = grant.path().as_str();
-        let before = known.iter().find(|shown| shown.backend == grant.reference().backend && shown.path == path);
-        let Some(before) = before.and_then(|shown| shown.version.as_ref()) else { return Ok(false) };
-        match timed(burst.handle.limits.timeout, session.version(grant)).await {
-            Ok(Some(version)) if version == *before => {}
-            // A version that may not be asked for says nothing about the secret itself: the fetch decides.
-            Ok(_) | Err(BackendError { kind: BackendErrorKind::Denied | BackendErrorKind::NotFound, .. }) => {
-                return Ok(false);
-            }
-            Err(error) => return Err(error.into_error(&grant.reference().backend, path)),
-        }
-    }
-    Ok(true)
 }
 
 async fn timed<T>(limit: Duration, call: impl Future<Output = Result<T, BackendError>>) -> Result<T, BackendError> {

@@ -4,6 +4,7 @@
 //! Secrets and a spec become files to be. Pure: no clock, no disk, no network.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -24,7 +25,7 @@ use crate::spec::volume::{FileSpec, Select, VolumeSpec};
 pub fn render(
     spec: &VolumeSpec,
     group: Option<u32>,
-    secrets: &BTreeMap<SecretRef, Secret>,
+    secrets: &BTreeMap<SecretRef, Arc<Secret>>,
 ) -> Result<Projection, Error> {
     let mut projection = Projection::default();
     for entry in &spec.files {
@@ -145,14 +146,14 @@ mod tests {
         VolumeSpec { refresh, keep_previous: Duration::from_secs(10), size: None, files }
     }
 
-    fn secrets(values: &[(&str, &[u8], ValueKind)]) -> BTreeMap<SecretRef, Secret> {
+    fn secrets(values: &[(&str, &[u8], ValueKind)]) -> BTreeMap<SecretRef, Arc<Secret>> {
         let values = values
             .iter()
             .map(|&(key, bytes, kind)| (key.to_owned(), Value { bytes: SecretBytes::from(bytes), kind }))
             .collect();
         BTreeMap::from([(
             reference(),
-            Secret { values, version: None, lease: None, expires_at: None, request_id: None },
+            Arc::new(Secret { values, version: None, lease: None, expires_at: None, request_id: None }),
         )])
     }
 

@@ -7,8 +7,10 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use evanesce_engine::audit::Source;
 use evanesce_engine::deliver::Delivered;
 use evanesce_engine::error::{Error, Kind};
+use evanesce_engine::fetch::Meter;
 use evanesce_runtime::label;
 use evanesce_runtime::metrics::{self as declared, Counter, Gauge, Histogram, Label, Unit};
 
@@ -26,6 +28,38 @@ label! {
         Publish = "publish",
         /// `NodeUnpublishVolume`.
         Unpublish = "unpublish",
+    }
+}
+
+label! {
+    /// Which kind of backend.
+    pub enum Backend("backend") {
+        /// age-encrypted files.
+        Sealed = "sealed",
+        /// OpenBao or HashiCorp Vault.
+        Vault = "vault",
+    }
+}
+
+label! {
+    /// Where a request to a backend is.
+    pub enum Stage("stage") {
+        /// It waits for its turn (`limits.parallelPerNode`).
+        Waiting = "waiting",
+        /// It was sent and is not answered yet.
+        UnderWay = "under_way",
+    }
+}
+
+label! {
+    /// Where a delivery's answer came from.
+    pub enum AnswerSource("source") {
+        /// It asked the backend.
+        Asked = "asked",
+        /// It was kept from another delivery.
+        Reused = "reused",
+        /// It waited for another delivery's question.
+        Shared = "shared",
     }
 }
 
@@ -122,6 +156,8 @@ pub struct Metrics {
     call_seconds: Histogram<(Call,)>,
     refreshes: Counter<(Outcome,)>,
     peers_refused: Counter<()>,
+    backend_requests: Gauge<(Backend, Stage)>,
+    answers: Counter<(Backend, AnswerSource)>,
     stale: Gauge<()>,
     stale_volumes: Mutex<HashSet<VolumeId>>,
 }
@@ -145,6 +181,8 @@ impl Metrics {
             call_seconds: all.histogram("csi_call", "How long kubelet's calls took", Unit::Seconds, SECONDS),
             refreshes: all.counter("refreshes", "Refreshes of live volumes, by how they ended"),
             peers_refused: all.counter("peers_refused", "Connections of processes that are not root's, sent away"),
+            backend_requests: all.gauge("backend_requests", "Requests to backends that are not answered yet", None),
+            answers: all.counter("answers", "Backends' answers that deliveries got, by who had asked"),
             stale: all.gauge(
                 "volumes_stale",
                 "Volumes whose last refresh failed; their pods keep the last good files",
@@ -154,6 +192,9 @@ impl Metrics {
         };
         // There from the start, so that an alert can tell "none" from "not asked".
         metrics.stale.set((), 0.0);
+        for backend in Backend::ALL {
+            Stage::ALL.iter().for_each(|stage| metrics.backend_requests.set((*backend, *stage), 0.0));
+        }
         (metrics, all)
     }
 
@@ -226,6 +267,39 @@ impl Metrics {
             self.stale.set((), count(stale.len() as u64));
         }
     }
+}
+
+impl Meter for Metrics {
+    fn waiting(&self, kind: &'static str, more: i32) {
+        self.requests(kind, Stage::Waiting, more);
+    }
+
+    fn under_way(&self, kind: &'static str, more: i32) {
+        self.requests(kind, Stage::UnderWay, more);
+    }
+
+    fn answered(&self, kind: &'static str, source: Source) {
+        let Some(backend) = backend(kind) else { return };
+        let source = match source {
+            Source::Asked => AnswerSource::Asked,
+            Source::Reused => AnswerSource::Reused,
+            Source::Shared => AnswerSource::Shared,
+        };
+        self.answers.inc((backend, source));
+    }
+}
+
+impl Metrics {
+    fn requests(&self, kind: &'static str, stage: Stage, more: i32) {
+        if let Some(backend) = backend(kind) {
+            self.backend_requests.add((backend, stage), more.into());
+        }
+    }
+}
+
+/// Labels come from a closed list: a kind that is not in it is one of a test.
+fn backend(kind: &str) -> Option<Backend> {
+    Backend::ALL.iter().copied().find(|backend| backend.as_str() == kind)
 }
 
 /// Counts are exact up to 2^53.

@@ -101,6 +101,6 @@ impl Backends for OneBackend {
             role: None,
         };
         let allow = ["payments", "team-*", "greedy"].map(allow).into();
-        Ok(Arc::new(BackendHandle { backend: Arc::new(backend), allow, limits: Limits::default(), revision: 1 }))
+        Ok(Arc::new(BackendHandle::new(Arc::new(backend), allow, Limits::default(), 1)))
     }
 }

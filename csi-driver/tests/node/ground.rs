@@ -19,6 +19,7 @@ use evanesce_engine::audit::recording::RecordingAuditor;
 use evanesce_engine::backend::fake::FakeBackend;
 use evanesce_engine::clock::Clock;
 use evanesce_engine::deliver::Deliverer;
+use evanesce_engine::fetch::{Bounds, Fetcher};
 use evanesce_engine::keep::HeapKeep;
 use evanesce_engine::names::NodeName;
 use evanesce_engine::projection::DigestKey;
@@ -95,7 +96,10 @@ impl Node {
     ) -> Self {
         let auditor = Arc::new(RecordingAuditor::default());
         let (counted, metrics) = Metrics::declare();
+        let bounds = Bounds { entries: 64, bytes: 1 << 16 };
+        let counted = Arc::new(counted);
         let deliverer = Deliverer {
+            fetcher: Fetcher::new(Arc::new(HeapKeep), bounds, Arc::clone(&clock) as _, Arc::clone(&counted) as _),
             classes: Arc::clone(&classes) as _,
             backends: Arc::new(OneBackend(backend.clone())),
             auditor: Arc::clone(&auditor) as _,
@@ -109,7 +113,7 @@ impl Node {
             budget,
             volumes: Arc::new(Volumes::default()),
             deadlines: Default::default(),
-            metrics: Arc::new(counted),
+            metrics: counted,
             tasks: Default::default(),
         });
         adoption::adopt(&plugin).await.unwrap();

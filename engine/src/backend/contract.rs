@@ -143,6 +143,7 @@ macro_rules! backend_contract {
             a_secret_that_ends_says_when
             a_wish_for_fewer_requests_carries_its_time
             an_identity_differs_if_any_part_of_it_does
+            only_what_has_no_end_is_called_shareable
             a_batch_answers_each_question_in_its_place
             questions_side_by_side_get_their_own_answers
             a_pattern_fits_the_path_it_was_written_for

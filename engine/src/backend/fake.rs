@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use async_trait::async_trait;
 use tokio::sync::Semaphore;
 
-use crate::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Login, Session};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Login, Principal, Session};
 use crate::error::Error;
 use crate::names::{BackendName, Namespace, ServiceAccountName};
 use crate::policy::Grant;
@@ -33,6 +33,7 @@ pub struct FakeBackend {
     mount: String,
     role: String,
     audience: Option<Audience>,
+    sees_pods: bool,
     memory: Arc<Memory>,
 }
 
@@ -63,6 +64,8 @@ struct Memory {
 struct State {
     secrets: BTreeMap<String, Stored>,
     denied: BTreeSet<String>,
+    /// Called shareable although their answers are not.
+    mistaken: BTreeSet<String>,
     strangers: BTreeSet<(Namespace, ServiceAccountName)>,
     failures: VecDeque<(BackendErrorKind, Option<Duration>)>,
     always: Option<(BackendErrorKind, Option<Duration>)>,
@@ -90,8 +93,24 @@ impl FakeBackend {
             mount: "fake".to_owned(),
             role: "app".to_owned(),
             audience: Some(Audience::new("fake")),
+            sees_pods: false,
             memory: Arc::new(Memory { state: Mutex::default(), gate: Semaphore::new(Semaphore::MAX_PERMITS) }),
         }
+    }
+
+    /// The same memory under another name.
+    ///
+    /// # Panics
+    /// Where the name is not one.
+    #[must_use]
+    pub fn with_name(&self, name: &str) -> Self {
+        Self { name: BackendName::parse(name).expect("a backend's name"), ..self.clone() }
+    }
+
+    /// The same memory, telling the pods of one service account apart.
+    #[must_use]
+    pub fn seeing_pods(&self) -> Self {
+        Self { sees_pods: true, ..self.clone() }
     }
 
     /// The same memory under another mount.
@@ -139,6 +158,11 @@ impl FakeBackend {
     /// Refuses this path to everybody.
     pub fn deny(&self, path: &str) {
         self.memory.state().denied.insert(path.to_owned());
+    }
+
+    /// Calls this path shareable, also where its answers turn out not to be.
+    pub fn call_shareable(&self, path: &str) {
+        self.memory.state().mistaken.insert(path.to_owned());
     }
 
     /// Logs this service account in no more.
@@ -271,13 +295,26 @@ impl Backend for FakeBackend {
     }
 
     fn identity(&self, caller: &Caller<'_>, role: Option<&str>) -> Result<Identity, Error> {
+        let pod_uid = self.sees_pods.then(|| caller.workload.pod_uid.clone());
+        let principal = Principal { pod_uid, ..Principal::service_account(caller) };
         Ok(Identity {
             backend: self.name.clone(),
             mount: self.mount.clone(),
             role: role.unwrap_or(&self.role).to_owned(),
             audience: self.audience.as_ref().map(ToString::to_string).unwrap_or_default(),
-            caller: self.audience.as_ref().map(|_| Identity::service_account(caller)).unwrap_or_default(),
+            caller: self.audience.as_ref().map(|_| principal),
         })
+    }
+
+    fn shareable(&self, grant: &Grant) -> bool {
+        let state = self.memory.state();
+        let ends = |stored: &Stored| stored.lease.is_some() || stored.expires_at.is_some();
+        let endless = |path| !state.secrets.get(path).is_some_and(ends) || state.mistaken.contains(path);
+        strip(grant).is_ok_and(endless)
+    }
+
+    fn batch_size(&self) -> usize {
+        BATCH
     }
 
     fn login(&self) -> Login {
@@ -356,10 +393,6 @@ impl Session for FakeSession {
                 grants.iter().map(|_| Err(failed())).collect()
             }
         }
-    }
-
-    fn batch_size(&self) -> usize {
-        BATCH
     }
 
     async fn version(&self, grant: &Grant) -> Result<Option<Version>, BackendError> {

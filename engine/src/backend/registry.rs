@@ -75,7 +75,7 @@ pub fn build(
         read_allow(entry, backend.as_ref()).map_err(|error| context(error.context(format!("spec.allow[{index}]"))))
     });
     let allow = allow.collect::<Result<_, _>>()?;
-    Ok(BackendHandle { backend, allow, limits: spec.limits, revision })
+    Ok(BackendHandle::new(backend, allow, spec.limits, revision))
 }
 
 fn read_allow(entry: &AllowSpec, backend: &dyn Backend) -> Result<Allow, Error> {

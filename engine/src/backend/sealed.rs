@@ -98,8 +98,12 @@ impl Backend for SealedBackend {
             mount: String::new(),
             role: String::new(),
             audience: String::new(),
-            caller: String::new(),
+            caller: None,
         })
+    }
+
+    fn shareable(&self, _grant: &Grant) -> bool {
+        true
     }
 
     async fn open(&self, _caller: &Caller<'_>, _identity: &Identity) -> Result<Box<dyn Session>, BackendError> {

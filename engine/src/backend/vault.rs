@@ -23,10 +23,11 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::backend::role::RoleTemplate;
-use crate::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Login, Session};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Login, Principal, Session};
 use crate::credentials::CredentialFiles;
 use crate::error::Error;
 use crate::names::BackendName;
+use crate::policy::Grant;
 use crate::secret_ref::{SecretPath, SecretRef, WirePath};
 use crate::spec::backend::{Limits, VaultAuth, VaultSpec};
 use crate::token::Audience;
@@ -135,7 +136,7 @@ impl Backend for VaultBackend {
                 mount: String::new(),
                 role: String::new(),
                 audience: String::new(),
-                caller: String::new(),
+                caller: None,
             }),
             Auth::Kubernetes { mount, role: default, audience } => Ok(Identity {
                 backend,
@@ -145,9 +146,14 @@ impl Backend for VaultBackend {
                     None => default.fill(caller.workload),
                 },
                 audience: audience.to_string(),
-                caller: Identity::service_account(caller),
+                caller: Some(Principal::service_account(caller)),
             }),
         }
+    }
+
+    /// Secrets of KV version 2. Whatever else a path is, a read of it may make something.
+    fn shareable(&self, grant: &Grant) -> bool {
+        self.mounts.metadata(grant.path()).is_some()
     }
 
     fn login(&self) -> Login {

@@ -208,6 +208,20 @@ pub static LIMITS: Table = Table {
     keys: &[
         key("timeout", "duration", "`10s`", "For one request, connection included; 100ms to 60s."),
         key("parallel", "number", "`8`", "How many requests of one delivery run side by side; 1 to 64."),
+        key(
+            "parallelPerNode",
+            "number",
+            "`64`",
+            "How many requests of all deliveries of a node run side by side; the rest waits. 1 to 1024.",
+        ),
+        key(
+            "reuse",
+            "duration",
+            "`5s`",
+            "How long an answer serves other new volumes of the same service account, counted from the question; 0s to 60s. \
+             A new pod's first files may be so old, and a right that is taken away at the server may be served so long from \
+             nodes that just used it. Only secrets without an end of their own (KV version 2, sealed); refreshes always ask.",
+        ),
     ],
     later: &["requestsPerSecond"],
 };

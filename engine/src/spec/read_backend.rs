@@ -160,8 +160,13 @@ fn allow(entry: &Section<'_>, takes_role: bool) -> Result<AllowSpec, Error> {
 fn limits(limits: &Section<'_>) -> Result<Limits, Error> {
     let defaults = Limits::default();
     let timeout = |field: &Field<'_>| values::duration(field, Duration::from_millis(100), Duration::from_secs(60));
+    // As long as a pod that was granted nothing may still read what another one was told.
+    let reuse = |field: &Field<'_>| values::duration(field, Duration::ZERO, Duration::from_secs(60));
+    let per_node = limits.get("parallelPerNode");
     Ok(Limits {
         timeout: limits.get("timeout").map_or(Ok(defaults.timeout), timeout)?,
         parallel: limits.get("parallel").map_or(Ok(defaults.parallel), |it| it.number(1, 64))?,
+        parallel_per_node: per_node.map_or(Ok(defaults.parallel_per_node), |it| it.number(1, 1024))?,
+        reuse: limits.get("reuse").map_or(Ok(defaults.reuse), reuse)?,
     })
 }

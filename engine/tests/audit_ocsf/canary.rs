@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use evanesce_engine::audit::ocsf::Entry;
 use evanesce_engine::audit::recording::RecordingAuditor;
-use evanesce_engine::audit::{Event, Outcome, Purpose, Scope, Shown};
+use evanesce_engine::audit::{Event, Outcome, Purpose, Scope, Shown, Source};
 use evanesce_engine::backend::{BackendError, BackendErrorKind, Login};
 use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::secret::{Lease, Secret, SecretBytes, Value, ValueKind, Version};
@@ -65,6 +65,7 @@ fn no_line_holds_what_is_secret() {
         subject: samples::subject(),
         identity: samples::identity(),
         secret: shown.clone(),
+        source: Source::Asked,
         request_id: secret.request_id.clone(),
         ttl: secret.lease.as_ref().map(|lease| lease.duration),
         endpoint: None,

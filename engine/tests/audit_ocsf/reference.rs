@@ -107,6 +107,10 @@ fn field(path: &str) -> &'static str {
         "status_code" => "the kind of failure",
         "status_detail" => "the message that the tenant gets; at most 1,024 characters",
         "time" => "milliseconds since 1970, UTC",
+        "unmapped.answer" => {
+            "`asked`: this volume's own question; `shared`, `reused`: the answer to another volume's, by the same identity, \
+             which `api.request.uid` names; waited for, or kept for a moment"
+        }
         "unmapped.files" => "the files, by their path in the volume",
         "unmapped.gap.cause" => "`queue_full` or `sink_failed`",
         "unmapped.gap.first_sequence" | "unmapped.gap.last_sequence" => "the numbers that are missing, both included",

@@ -6,10 +6,12 @@
 use std::time::{Duration, SystemTime};
 
 use evanesce_engine::audit::ocsf::{Context, Entry, GapCause, LogEvent, Stamp, encode};
-use evanesce_engine::audit::{Event, Outcome, Purpose, Shown, Subject};
-use evanesce_engine::backend::{Identity, Login};
+use evanesce_engine::audit::{Event, Outcome, Purpose, Shown, Source, Subject};
+use evanesce_engine::backend::{Identity, Login, Principal};
 use evanesce_engine::error::Kind;
-use evanesce_engine::names::{BackendName, Namespace, NodeName, PodName, PodUid, ServiceAccountName, VolumeClassName};
+use evanesce_engine::names::{
+    BackendName, Namespace, NodeName, PodName, PodUid, ServiceAccountName, ServiceAccountUid, VolumeClassName,
+};
 use evanesce_engine::secret::Version;
 use evanesce_engine::workload::Workload;
 use serde_json::Value;
@@ -86,13 +88,18 @@ pub(crate) fn identity() -> Identity {
         mount: "kubernetes".into(),
         role: "app".into(),
         audience: "vault".into(),
-        caller: "payments/app/0b1c8a6e-5d43-4b0c-8f5e-2f6f0c1d9a77".into(),
+        caller: Some(Principal {
+            namespace: Namespace::parse("payments").unwrap(),
+            service_account: ServiceAccountName::parse("app").unwrap(),
+            service_account_uid: Some(ServiceAccountUid::parse("0b1c8a6e-5d43-4b0c-8f5e-2f6f0c1d9a77").unwrap()),
+            pod_uid: None,
+        }),
     }
 }
 
 fn nobody() -> Identity {
     let empty = String::new;
-    Identity { mount: empty(), role: empty(), audience: empty(), caller: empty(), ..identity() }
+    Identity { mount: empty(), role: empty(), audience: empty(), caller: None, ..identity() }
 }
 
 fn shown(version: Option<&str>) -> Shown {
@@ -151,6 +158,7 @@ fn events() -> Vec<Event> {
             subject: subject(),
             identity: identity(),
             secret: shown(Some("7")),
+            source: Source::Asked,
             request_id: Some("3f7a2c1e-9f0d-4c5e-8a57-2f0c1b9d4e60".into()),
             ttl: Some(Duration::from_secs(3600)),
             endpoint: endpoint(),
@@ -160,6 +168,7 @@ fn events() -> Vec<Event> {
             subject: subject(),
             identity: nobody(),
             secret: shown(None),
+            source: Source::Reused,
             request_id: None,
             ttl: None,
             endpoint: None,

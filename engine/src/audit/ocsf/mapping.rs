@@ -6,7 +6,7 @@
 //! | event | class | activity | because |
 //! | --- | --- | --- | --- |
 //! | login | Authentication 3002 | 1 Logon | a service account proves itself to a backend |
-//! | fetch | API Activity 6003 | 2 Read | one call to a remote service, what CloudTrail's reads become too |
+//! | fetch | API Activity 6003 | 2 Read | one call to a remote service, what CloudTrail's reads become too; or the answer to one that another volume made (`unmapped.answer`) |
 //! | mount, unmount | File System Activity 1001 | 12, 13 | the activities carry these very names |
 //! | refresh | Entity Management 3004 | 3 Update | a managed thing, the volume, with what it was and what it is |
 //! | refused, failed, cancelled | API Activity 6003 | 2 Read | the workload's wish to read secrets, which ended without them |
@@ -78,7 +78,7 @@ pub(super) fn event<'a>(context: &'a Context, stamp: &Stamp, event: &'a Event) -
             record.unmapped.purpose = Some(purpose.as_str());
             record
         }
-        Event::Fetched { subject, identity, secret, request_id, ttl, endpoint, outcome } => {
+        Event::Fetched { subject, identity, secret, source, request_id, ttl, endpoint, outcome } => {
             let body = Body::ApiActivity(ApiActivity {
                 api: Api {
                     operation: "fetch",
@@ -94,6 +94,7 @@ pub(super) fn event<'a>(context: &'a Context, stamp: &Stamp, event: &'a Event) -
             let mut record = line.record(API_READ, INFORMATIONAL, message, Some(subject), body);
             record.close(outcome);
             record.unmapped.identity = Some(taken_for(identity));
+            record.unmapped.answer = Some(source.as_str());
             record.unmapped.ttl_seconds = ttl.as_ref().map(Duration::as_secs);
             record
         }
@@ -287,7 +288,7 @@ fn pod(subject: &Subject) -> Pod<'_> {
 
 fn taken_for(identity: &backend::Identity) -> Identity<'_> {
     let backend::Identity { backend: _, mount, role, audience, caller } = identity;
-    Identity { mount, role, audience, caller }
+    Identity { mount, role, audience, caller: caller.as_ref().map(ToString::to_string) }
 }
 
 fn resource(shown: &Shown) -> Resource<'_> {

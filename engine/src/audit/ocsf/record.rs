@@ -242,6 +242,8 @@ pub(super) struct Unmapped<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) identity: Option<Identity<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) answer: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) request_uid: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ttl_seconds: Option<u64>,
@@ -262,6 +264,7 @@ impl Unmapped<'_> {
             volume_class,
             purpose,
             identity,
+            answer,
             request_uid,
             ttl_seconds,
             files,
@@ -273,6 +276,7 @@ impl Unmapped<'_> {
             && volume_class.is_none()
             && purpose.is_none()
             && identity.is_none()
+            && answer.is_none()
             && request_uid.is_none()
             && ttl_seconds.is_none()
             && files.is_none()
@@ -301,8 +305,8 @@ pub(super) struct Identity<'a> {
     pub(super) role: &'a str,
     #[serde(skip_serializing_if = "str::is_empty")]
     pub(super) audience: &'a str,
-    #[serde(skip_serializing_if = "str::is_empty")]
-    pub(super) caller: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) caller: Option<String>,
 }
 
 #[derive(Serialize)]

@@ -201,6 +201,15 @@ pub async fn an_identity_differs_if_any_part_of_it_does(fixture: &dyn Fixture) {
     }
 }
 
+/// What ends was made for whoever asked; what does not end may serve everybody of one identity.
+pub async fn only_what_has_no_end_is_called_shareable(fixture: &dyn Fixture) {
+    let backend = fixture.backend();
+    assert!(backend.shareable(&newest(fixture, &fixture.write("one", &[("a", "1")]).await)));
+    for (path, args) in [fixture.leased().await, fixture.expiring().await].into_iter().flatten() {
+        assert!(!backend.shareable(&grant(backend, &path, None, args)), "{path}");
+    }
+}
+
 /// A batch answers in the order of its questions, and one failure leaves the others alone.
 pub async fn a_batch_answers_each_question_in_its_place(fixture: &dyn Fixture) {
     let first = fixture.write("one", &[("a", "1")]).await;
@@ -214,7 +223,7 @@ pub async fn a_batch_answers_each_question_in_its_place(fixture: &dyn Fixture) {
         .map(|answer| answer.as_ref().map(|secret| text(secret, "a")).map_err(|error| error.kind))
         .collect();
     assert_eq!(answers, [Ok("2"), Err(BackendErrorKind::NotFound), Ok("1")]);
-    assert!(session.batch_size() >= 1);
+    assert!(fixture.backend().batch_size() >= 1);
 }
 
 /// Questions side by side get their own answers.
