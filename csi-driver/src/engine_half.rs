@@ -9,6 +9,7 @@
 
 pub mod adoption;
 pub mod budget;
+pub mod freshness;
 pub mod keeping;
 pub mod metrics;
 pub mod mounts;
@@ -123,23 +124,28 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
     Metrics::node(&mut all, restarts, &config.reduced, memory(arena.kind()));
     let volumes = Arc::new(Volumes::default());
     let budget = Budget::new(config.limits.node_tmpfs, config.limits.namespace_tmpfs);
-    let (reserved, lost) = (Arc::clone(&budget), Arc::clone(&log));
+    let class_dir = Arc::new(ClassDirectory::watch(&config.classes_dir)?);
+    let classes: Arc<dyn ClassSource> = Arc::clone(&class_dir) as _;
+    let credentials: Arc<dyn CredentialFiles> = Arc::new(WardenFiles::new(warden.clone(), arena.clone()));
+    let registry = Registry::new(Arc::clone(&classes), credentials);
+    let (reserved, lost, healthy) = (Arc::clone(&budget), Arc::clone(&log), Arc::clone(&log));
     Metrics::look_at(
         &mut all,
         Scraped {
             volumes: Arc::clone(&volumes),
             reserved: Box::new(move || reserved.reserved()),
             audit_lost: Box::new(move || lost.lost()),
+            audit_healthy: Box::new(move || healthy.is_healthy()),
+            classes: Box::new(move || class_dir.counts()),
+            passed_over: registry.passed_over(),
+            clock: Arc::clone(&clock),
         },
     );
-
-    let classes: Arc<dyn ClassSource> = Arc::new(ClassDirectory::watch(&config.classes_dir)?);
-    let credentials: Arc<dyn CredentialFiles> = Arc::new(WardenFiles::new(warden.clone(), arena.clone()));
     let (answers, bounds) = open_answers();
     let fetcher = Fetcher::new(answers, bounds, Arc::clone(&clock), Arc::clone(&metrics) as _);
     let deliverer = Deliverer {
         fetcher,
-        backends: Arc::new(Registry::new(Arc::clone(&classes), credentials)),
+        backends: Arc::new(registry),
         classes: Arc::clone(&classes),
         auditor: Arc::clone(&log) as _,
         clock,

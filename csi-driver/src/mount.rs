@@ -87,11 +87,11 @@ pub trait Kernel {
     /// The kernel's.
     fn detach(&self, root: BorrowedFd<'_>) -> io::Result<()>;
 
-    /// Changes a tmpfs's size, in bytes.
+    /// Changes a tmpfs's size, in bytes, and its inodes.
     ///
     /// # Errors
     /// The kernel's; `EINVAL` when more than that is in use.
-    fn resize(&self, mount: BorrowedFd<'_>, size: u64) -> io::Result<()>;
+    fn resize(&self, mount: BorrowedFd<'_>, size: u64, inodes: u64) -> io::Result<()>;
 
     /// The mount whose root directory this is, or `None` when it is an ordinary directory or mounted nowhere.
     ///

@@ -27,6 +27,17 @@ pub use messages::{
     WardenError, WardenFrame,
 };
 
+/// The most inodes that a volume has; each costs kernel memory that no size limit counts.
+pub const MAX_INODES: u64 = 65_536;
+
+/// How many inodes a volume of `size` bytes has when it is made, and at least when it has grown to that: one for each
+/// kibibyte, because a file takes a page, and the rest are for folders and links.
+#[must_use]
+pub const fn inodes_for(size: u64) -> u64 {
+    let inodes = size / 1024;
+    if inodes > MAX_INODES { MAX_INODES } else { inodes }
+}
+
 /// The version of everything in this module; both halves must have the same one.
 ///
 /// They come from the same file, so a difference means the file was exchanged under a running warden.

@@ -34,7 +34,15 @@ fn row(cells: &[&str]) -> String {
 #[test]
 fn the_page_of_metrics_is_what_is_declared() {
     let (_, mut all) = Metrics::declare();
-    let scraped = Scraped { volumes: Default::default(), reserved: Box::new(|| 0), audit_lost: Box::new(|| 0) };
+    let scraped = Scraped {
+        volumes: Default::default(),
+        reserved: Box::new(|| 0),
+        audit_lost: Box::new(|| 0),
+        audit_healthy: Box::new(|| true),
+        classes: Box::new(Default::default),
+        passed_over: Default::default(),
+        clock: std::sync::Arc::new(evanesce_engine::clock::SystemClock),
+    };
     Metrics::look_at(&mut all, scraped);
     Metrics::node(&mut all, 0, &[], Memory::Secret);
     let mut page = format!(

@@ -133,6 +133,8 @@ fn volume(root: &Path) -> Volume {
         refresh: Refresh::default(),
         keep_previous: Duration::ZERO,
         failures: 0,
+        recorded: true,
+        generation: 1,
     };
     let class = VolumeClassName::parse("db").unwrap();
     let subject = Subject { volume: id.to_string(), workload, class };

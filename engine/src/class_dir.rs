@@ -15,6 +15,7 @@ mod files;
 mod index;
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -54,12 +55,14 @@ pub struct Counts {
     pub backends: usize,
     /// Volumes that can be used.
     pub volumes: usize,
-    /// Things that are wrong: files, documents, names used twice.
+    /// Things that are wrong: files, documents, names used twice, a folder that cannot be read.
     pub problems: usize,
 }
 
 struct Shared {
     index: RwLock<Option<Arc<Index>>>,
+    /// Whether the folder could not be read when that was tried last; what is known of it stays.
+    unreadable: AtomicBool,
     changes: watch::Sender<u64>,
 }
 
@@ -79,7 +82,11 @@ impl ClassDirectory {
     }
 
     fn start(folder: &Path, rescan: Duration) -> Result<Self, Error> {
-        let shared = Arc::new(Shared { index: RwLock::default(), changes: watch::Sender::new(0) });
+        let shared = Arc::new(Shared {
+            index: RwLock::default(),
+            unreadable: AtomicBool::new(false),
+            changes: watch::Sender::new(0),
+        });
         let (events, received) = mpsc::channel();
         let reader = Reader { folder: folder.to_owned(), rescan, shared: Arc::clone(&shared), files: Files::default() };
         let noticed = events.clone();
@@ -92,7 +99,9 @@ impl ClassDirectory {
 
     /// How many classes there are now.
     pub fn counts(&self) -> Counts {
-        self.index().map(|index| index.counts()).unwrap_or_default()
+        let mut counts = self.index().map(|index| index.counts()).unwrap_or_default();
+        counts.problems += usize::from(self.shared.unreadable.load(Ordering::Relaxed));
+        counts
     }
 
     /// What is wrong now, one line each, for the operator.
@@ -175,9 +184,16 @@ impl Reader {
     /// Reads the folder and publishes what changed; `false` where it cannot be read, which changes nothing.
     fn read(&mut self) -> bool {
         match self.files.read(&self.folder) {
-            Ok(()) => {}
+            Ok(()) => {
+                if self.shared.unreadable.swap(false, Ordering::Relaxed) {
+                    tracing::info!(folder = %self.folder.display(), "the folder of classes can be read again");
+                }
+            }
             Err(error) => {
-                tracing::warn!(folder = %self.folder.display(), %error, "cannot read the folder of classes");
+                // It is tried every few seconds and said once.
+                if !self.shared.unreadable.swap(true, Ordering::Relaxed) {
+                    tracing::warn!(folder = %self.folder.display(), %error, "cannot read the folder of classes: what it held counts on");
+                }
                 return false;
             }
         }

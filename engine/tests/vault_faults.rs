@@ -282,6 +282,7 @@ async fn an_attempt_that_is_given_up_is_not_the_next_delivery_s_first() {
         () = arrived => {}
     }
     assert_eq!(port_of(open(&backend).await.unwrap().as_ref()), two.port());
+    assert_eq!(one.requests().len(), 1, "its time was spent again");
 }
 
 #[tokio::test]

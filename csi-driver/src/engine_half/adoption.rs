@@ -63,25 +63,29 @@ async fn take_over(plugin: &Arc<Plugin>, id: &VolumeId, record: Record) -> Resul
     crash_point!("adopt:opened");
     let generations = Arc::new(Generations::new(root));
     let (shown, there) = numbers(&generations).await?;
-    if shown.is_none() {
+    let Some(generation) = shown else {
         // Made and never shown: nobody can be reading it.
         plugin.mounts.detach(id, &record.target).await?;
         plugin.mounts.drop_record(id).await?;
         return Ok(false);
-    }
+    };
     let until = plugin.clock().monotonic() + KEEP_FOUND;
     let old: VecDeque<_> =
         there.into_iter().filter(|number| Some(*number) != shown).map(|number| (number, until)).collect();
     let subject = record.subject(id);
     let state = State {
-        before: record.before,
+        // A record that could not be written after a refresh tells of what is not shown any more.
+        before: record.before.filter(|_| record.generation == shown),
+        generation,
         retired: old,
         size: plugin.budget.adopt(&subject.workload.namespace, record.size),
         refresh: UNTIL_READ,
         keep_previous: KEEP_FOUND,
         failures: 0,
+        recorded: true,
     };
     let volume = Volume::new(id.clone(), record.target, subject, record.group, Tokens::default(), generations, state);
+    volume.freshness.renew(plugin.clock().monotonic());
     // Tokens are never written down: the first republish brings one, and with it the first refresh.
     plugin.deadlines.refresh_in(id, UNTIL_READ, plugin.clock());
     plugin.deadlines.wait_for_token(id);

@@ -3,11 +3,13 @@
 
 //! What the engine half counts. Every name is declared here, once; `docs/reference/metrics.md` is generated from it.
 
-use std::collections::HashSet;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use evanesce_engine::audit::Source;
+use evanesce_engine::backend::vault::PassedOver;
+use evanesce_engine::class_dir::Counts;
+use evanesce_engine::clock::Clock;
 use evanesce_engine::deliver::Delivered;
 use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::fetch::Meter;
@@ -15,7 +17,7 @@ use evanesce_runtime::label;
 use evanesce_runtime::metrics::{self as declared, Counter, Gauge, Histogram, Label, Unit};
 
 use crate::engine_half::volumes::Volumes;
-use crate::protocol::{Reduced, VolumeId};
+use crate::protocol::Reduced;
 
 /// Upper bounds in seconds: from a republish, which only takes tokens, to kubelet's own deadline.
 const SECONDS: &[f64] =
@@ -123,6 +125,38 @@ impl From<Kind> for Outcome {
 }
 
 label! {
+    /// Which kind of class.
+    pub enum Class("kind") {
+        /// `SecretBackend`.
+        Backend = "backend",
+        /// `SecretVolume`.
+        Volume = "volume",
+    }
+}
+
+label! {
+    /// Which of a backend's addresses.
+    pub enum Address("address") {
+        /// The first of the list.
+        First = "1",
+        /// The second.
+        Second = "2",
+        /// The third.
+        Third = "3",
+        /// The fourth.
+        Fourth = "4",
+        /// The fifth.
+        Fifth = "5",
+        /// The sixth.
+        Sixth = "6",
+        /// The seventh.
+        Seventh = "7",
+        /// The eighth, which is the last there may be.
+        Eighth = "8",
+    }
+}
+
+label! {
     /// A protection this node does not give.
     pub enum Missing("protection") {
         /// tmpfs pages may reach swap.
@@ -158,8 +192,7 @@ pub struct Metrics {
     peers_refused: Counter<()>,
     backend_requests: Gauge<(Backend, Stage)>,
     answers: Counter<(Backend, AnswerSource)>,
-    stale: Gauge<()>,
-    stale_volumes: Mutex<HashSet<VolumeId>>,
+    last_refresh: Gauge<()>,
 }
 
 /// What scrapes look at.
@@ -170,6 +203,14 @@ pub struct Scraped {
     pub reserved: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Audit events that were lost.
     pub audit_lost: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// Whether the audit log is written.
+    pub audit_healthy: Box<dyn Fn() -> bool + Send + Sync>,
+    /// The classes.
+    pub classes: Box<dyn Fn() -> Counts + Send + Sync>,
+    /// Addresses of backends that were passed over.
+    pub passed_over: Arc<PassedOver>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
 }
 
 impl Metrics {
@@ -183,15 +224,14 @@ impl Metrics {
             peers_refused: all.counter("peers_refused", "Connections of processes that are not root's, sent away"),
             backend_requests: all.gauge("backend_requests", "Requests to backends that are not answered yet", None),
             answers: all.counter("answers", "Backends' answers that deliveries got, by who had asked"),
-            stale: all.gauge(
-                "volumes_stale",
-                "Volumes whose last refresh failed; their pods keep the last good files",
-                None,
+            last_refresh: all.gauge(
+                "last_refresh_timestamp",
+                "When a refresh last succeeded, in Unix time; 0 before the first",
+                Some(Unit::Seconds),
             ),
-            stale_volumes: Mutex::default(),
         };
-        // There from the start, so that an alert can tell "none" from "not asked".
-        metrics.stale.set((), 0.0);
+        // There from the start, so that an alert can tell "never" from "not asked".
+        metrics.last_refresh.set((), 0.0);
         for backend in Backend::ALL {
             Stage::ALL.iter().for_each(|stage| metrics.backend_requests.set((*backend, *stage), 0.0));
         }
@@ -201,12 +241,48 @@ impl Metrics {
     /// Declares what is only looked at when somebody scrapes.
     pub fn look_at(all: &mut declared::Metrics, scraped: Scraped) {
         let volumes = all.gauge::<()>("volumes", "Volumes that pods can read", None);
+        let stale = all.gauge::<()>(
+            "volumes_stale",
+            "Volumes whose last refresh failed; their pods keep the last good files",
+            None,
+        );
+        let stalest = all.gauge::<()>(
+            "volumes_stalest",
+            "How long ago the volume that is stale for the longest was fresh; 0 without one",
+            Some(Unit::Seconds),
+        );
         let reserved = all.gauge::<()>("tmpfs_reserved", "Memory that volumes may take", Some(Unit::Bytes));
         let lost = all.gauge::<()>("audit_events_lost", "Audit events that could not be written since the start", None);
+        let healthy = all.gauge::<()>("audit_healthy", "Whether every audit sink took its last line: 1, or 0", None);
+        let classes = all.gauge::<(Class,)>("classes", "Classes that can be used", None);
+        let problems = all.gauge::<()>(
+            "class_problems",
+            "What is wrong with classes: files or documents that cannot be read, names that are used twice",
+            None,
+        );
+        let passed_over = all.gauge::<(Address,)>(
+            "backend_addresses_passed_over",
+            "How often a backend's address did not answer and the next one was asked, by its place in the class's list",
+            None,
+        );
         all.before_encode(move || {
-            volumes.set((), count(scraped.volumes.live().len() as u64));
+            let live = scraped.volumes.live();
+            let now = scraped.clock.monotonic();
+            let since: Vec<_> = live.iter().filter_map(|volume| volume.freshness.stale()).map(|it| it.since).collect();
+            let longest = since.iter().flatten().map(|since| now.saturating_duration_since(*since)).max();
+            volumes.set((), count(live.len() as u64));
+            stale.set((), count(since.len() as u64));
+            stalest.set((), longest.unwrap_or_default().as_secs_f64());
             reserved.set((), count((scraped.reserved)()));
             lost.set((), count((scraped.audit_lost)()));
+            healthy.set((), f64::from(u8::from((scraped.audit_healthy)())));
+            let counts = (scraped.classes)();
+            classes.set((Class::Backend,), count(counts.backends as u64));
+            classes.set((Class::Volume,), count(counts.volumes as u64));
+            problems.set((), count(counts.problems as u64));
+            for (address, times) in Address::ALL.iter().zip(scraped.passed_over.counts()) {
+                passed_over.set((*address,), count(times));
+            }
         });
     }
 
@@ -237,35 +313,21 @@ impl Metrics {
     }
 
     /// A refresh ended.
-    pub fn refreshed(&self, result: &Result<Delivered, Error>) {
+    pub fn refreshed(&self, result: &Result<Delivered, Error>, now: SystemTime) {
         let outcome = match result {
             Ok(Delivered { placed: Some(_), .. }) => Outcome::Ok,
             Ok(Delivered { placed: None, .. }) => Outcome::Unchanged,
             Err(error) => error.kind().into(),
         };
         self.refreshes.inc((outcome,));
+        if result.is_ok() {
+            self.last_refresh.set((), now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64());
+        }
     }
 
     /// A connection was sent away.
     pub fn peer_refused(&self) {
         self.peers_refused.inc(());
-    }
-
-    /// The volume's last refresh failed.
-    pub fn stale(&self, volume: &VolumeId) {
-        self.mark(|stale| stale.insert(volume.clone()));
-    }
-
-    /// The volume is up to date, or gone.
-    pub fn fresh(&self, volume: &VolumeId) {
-        self.mark(|stale| stale.remove(volume));
-    }
-
-    fn mark(&self, change: impl FnOnce(&mut HashSet<VolumeId>) -> bool) {
-        let mut stale = self.stale_volumes.lock().unwrap_or_else(PoisonError::into_inner);
-        if change(&mut stale) {
-            self.stale.set((), count(stale.len() as u64));
-        }
     }
 }
 

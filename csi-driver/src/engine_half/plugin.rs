@@ -104,15 +104,18 @@ impl Plugin {
         let (generations, size) = made.ok_or_else(|| Error::internal("a delivered volume was not made"))?;
         let state = State {
             before: Some(delivered.before),
+            generation: delivered.placed.map_or(1, |placed| placed.generation),
             retired: Default::default(),
             size,
             refresh: delivered.spec.refresh,
             keep_previous: delivered.spec.keep_previous,
             failures: 0,
+            recorded: false,
         };
         let PublishRequest { volume: id, target, subject, tokens, group } = request;
         let volume = Arc::new(Volume::new(id, target, subject, group, tokens, generations, state));
-        self.remember(&volume, &*volume.state.lock().await).await;
+        volume.freshness.renew(self.clock().monotonic());
+        self.remember(&volume, &mut *volume.state.lock().await).await;
         crash_point!("publish:remembered");
         self.deadlines.refresh_in(&volume.id, delivered.spec.refresh, self.clock());
         info!(volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod, "volume is mounted");
@@ -187,7 +190,6 @@ impl Plugin {
         self.mounts.drop_record(id).await?;
         crash_point!("unpublish:dropped");
         let subject = volume.map(|volume| volume.subject.clone());
-        self.metrics.fresh(id);
         if subject.is_some() {
             info!(volume_id = %id, "volume is unmounted");
             self.auditor().record(Event::Unmounted { subject, volume: id.to_string(), target: target.to_string() });
@@ -197,11 +199,12 @@ impl Plugin {
 
     /// Writes what the next engine half has to know. A record that cannot be written costs that engine half a fetch,
     /// not the pod its volume.
-    pub async fn remember(&self, volume: &Volume, state: &State) {
+    pub async fn remember(&self, volume: &Volume, state: &mut State) {
         let written = match volume.record(state).to_json() {
             Ok(record) => self.mounts.put_record(&volume.id, record).await,
             Err(error) => Err(error),
         };
+        state.recorded = written.is_ok();
         if let Err(error) = written {
             warn!(volume_id = %volume.id, %error, detail = error.detail(), "the volume's record is out of date");
         }

@@ -30,6 +30,9 @@ pub struct Record {
     pub group: Option<u32>,
     /// Its size in bytes.
     pub size: u64,
+    /// The generation that shows it.
+    #[serde(default)]
+    pub generation: Option<u64>,
     /// What it shows; absent between its attachment and the end of its first delivery.
     pub before: Option<Before>,
 }
@@ -38,7 +41,7 @@ impl Record {
     /// A record of a volume that is about to be attached.
     pub fn new(subject: &Subject, target: TargetPath, group: Option<u32>, size: u64) -> Self {
         let Subject { volume: _, workload, class } = subject.clone();
-        Self { version: VERSION, target, workload, class, group, size, before: None }
+        Self { version: VERSION, target, workload, class, group, size, generation: None, before: None }
     }
 
     /// The JSON text. A record too long for the warden loses its list of versions: the next refresh fetches instead of

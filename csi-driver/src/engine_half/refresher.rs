@@ -190,7 +190,7 @@ async fn refresh(plugin: &Plugin, volume: &Volume) {
         let target = RefreshTarget { mounts: plugin.mounts.as_ref(), volume, state: (&mut *state).into(), keep_until };
         plugin.deliverer.deliver(&request, &target).await
     };
-    plugin.metrics.refreshed(&result);
+    plugin.metrics.refreshed(&result, plugin.clock().now());
     match result {
         Ok(delivered) => succeeded(plugin, volume, &mut state, delivered).await,
         Err(error) => failed(plugin, volume, &mut state, &error),
@@ -204,8 +204,13 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
     state.failures = 0;
     state.refresh = spec.refresh;
     state.keep_previous = spec.keep_previous;
-    plugin.metrics.fresh(&volume.id);
-    if !remembered {
+    if volume.freshness.renew(plugin.clock().monotonic()) {
+        info!(volume_id = %volume.id, "volume is fresh again");
+    }
+    if let Some(placed) = &placed {
+        state.generation = placed.generation;
+    }
+    if !remembered || !state.recorded {
         plugin.remember(volume, state).await;
         crash_point!("refresh:remembered");
     }
@@ -222,18 +227,24 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
 fn failed(plugin: &Plugin, volume: &Volume, state: &mut State, error: &Error) {
     use evanesce_engine::error::Kind;
     state.failures = state.failures.saturating_add(1);
-    plugin.metrics.stale(&volume.id);
     if error.kind() == Kind::Unauthenticated {
         plugin.deadlines.wait_for_token(&volume.id);
     }
     let doubled = FIRST_RETRY.saturating_mul(1 << state.failures.saturating_sub(1).min(16));
     let every = doubled.min(state.refresh.every).max(error.retry_after().unwrap_or_default());
     let retry = refresh_after(Refresh { every, jitter_percent: 25 }, random());
-    warn!(
-        volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod,
-        kind = error.kind().as_str(), %error, detail = error.detail(), failures = state.failures, ?retry,
-        "volume is stale: its pod keeps the last good files"
-    );
+    // Once, and again when the reason is another one: an outage of an hour is not a thousand lines.
+    if volume.freshness.fail(error) {
+        warn!(
+            volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod,
+            kind = error.kind().as_str(), %error, detail = error.detail(), ?retry,
+            "volume is stale: its pod keeps the last good files"
+        );
+    } else {
+        debug!(volume_id = %volume.id, detail = error.detail(), failures = state.failures, ?retry, "volume is still stale");
+    }
+    // What could not be shown may have left a generation behind.
+    sweep_later(plugin, volume, state);
     plugin.deadlines.again_in(&volume.id, retry, plugin.clock());
 }
 

@@ -39,11 +39,13 @@ pub(crate) fn volume(id: &VolumeId) -> Arc<Volume> {
     let root = std::fs::File::open("/").unwrap().into();
     let state = State {
         before: None,
+        generation: 1,
         retired: Default::default(),
         size: Budget::new(u64::MAX, u64::MAX).reserve(&subject.workload.namespace, 1 << 20).unwrap(),
         refresh: Refresh { every: Duration::from_secs(300), jitter_percent: 10 },
         keep_previous: Duration::from_secs(10),
         failures: 0,
+        recorded: true,
     };
     let target = TargetPath::try_from("/pods/pod-1/mount".to_owned()).unwrap();
     Arc::new(Volume::new(id.clone(), target, subject, None, Tokens::default(), Arc::new(Generations::new(root)), state))

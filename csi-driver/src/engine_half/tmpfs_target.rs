@@ -21,14 +21,10 @@ use crate::engine_half::mounts::Mounts;
 use crate::engine_half::publish_request::PublishRequest;
 use crate::engine_half::record::Record;
 use crate::engine_half::volume::{State, Volume};
-use crate::protocol::{MAX_OWN, Owner};
+use crate::protocol::{MAX_OWN, Owner, inodes_for};
 
 /// What a volume starts with where its class names no size: two generations of a hundred small files fit.
 const DEFAULT_SIZE: u64 = 1 << 20;
-/// One inode for each kibibyte: a page holds a file, and the rest are for folders and links.
-const BYTES_PER_INODE: u64 = 1024;
-/// More than any volume's files need, and the most that the warden grants.
-const MOST_INODES: u64 = 65_536;
 
 /// The target of a first delivery.
 pub struct FirstTarget<'a> {
@@ -50,7 +46,7 @@ impl Target for FirstTarget<'_> {
         let PublishRequest { volume, target, subject, group, .. } = self.request;
         let size = size_for(spec, &projection)?;
         let reservation = self.budget.reserve(&subject.workload.namespace, size)?;
-        let root = self.mounts.make(volume, size, (size / BYTES_PER_INODE).min(MOST_INODES)).await?;
+        let root = self.mounts.make(volume, size, inodes_for(size)).await?;
         self.begun.store(true, Ordering::Relaxed);
         crash_point!("place:made");
         let generations = Arc::new(Generations::new(root));
@@ -87,7 +83,7 @@ impl Target for RefreshTarget<'_> {
         let mut state = self.state.lock().await;
         self.grow(&mut state, size_for(spec, &projection)?).await?;
         let generations = &self.volume.generations;
-        let (shown, there) = numbers(generations).await?;
+        let (_, there) = numbers(generations).await?;
         let next = there.last().copied().unwrap_or(0) + 1;
         let projection = Arc::new(projection);
         // Old generations stay as long as they fit; the one that is shown always does.
@@ -101,14 +97,29 @@ impl Target for RefreshTarget<'_> {
             }
         }
         crash_point!("refresh:written");
-        show(generations, next).await?;
+        let shown = show(generations, next).await;
         crash_point!("refresh:shown");
-        state.retired.extend(shown.map(|number| (number, self.keep_until)));
-        Ok(Placed { generation: next, options: Vec::new() })
+        // Also where that failed, which may have been before the swap or after it.
+        self.retire(&mut state).await?;
+        shown.map(|()| Placed { generation: next, options: Vec::new() })
     }
 }
 
 impl RefreshTarget<'_> {
+    /// Sees what is there and is not shown: an earlier generation may have readers, a later one was never seen by anybody.
+    async fn retire(&self, state: &mut State) -> Result<(), Error> {
+        let generations = &self.volume.generations;
+        let (shown, there) = numbers(generations).await?;
+        for number in there {
+            if Some(number) > shown {
+                remove(generations, number).await?;
+            } else if Some(number) < shown && !state.retired.iter().any(|(retired, _)| *retired == number) {
+                state.retired.push_back((number, self.keep_until));
+            }
+        }
+        Ok(())
+    }
+
     /// Makes room. What is reserved is given back if the kernel refuses.
     async fn grow(&self, state: &mut State, size: u64) -> Result<(), Error> {
         let before = state.size.bytes();

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine_half::budget::Reservation;
+use crate::engine_half::freshness::Freshness;
 use crate::engine_half::publish_request::PublishRequest;
 use crate::engine_half::record::Record;
 use crate::protocol::{TargetPath, VolumeId};
@@ -35,6 +36,8 @@ pub struct Volume {
     pub generations: Arc<Generations>,
     /// What it shows; whoever holds this is the only one to change the files.
     pub state: tokio::sync::Mutex<State>,
+    /// Whether that is what the backends have.
+    pub freshness: Freshness,
     tokens: Mutex<Arc<Tokens>>,
     leaving: CancellationToken,
 }
@@ -43,6 +46,8 @@ pub struct Volume {
 pub struct State {
     /// What is shown, remembered without values; absent after an adoption that found none.
     pub before: Option<Before>,
+    /// The generation that was shown when that was so.
+    pub generation: u64,
     /// Generations that are not shown any more, with the time until which they stay, the oldest first.
     pub retired: VecDeque<(u64, Instant)>,
     /// The volume's share of the node's memory.
@@ -53,6 +58,8 @@ pub struct State {
     pub keep_previous: Duration,
     /// Refreshes that failed since the last one that did not.
     pub failures: u32,
+    /// Whether the record says what is shown.
+    pub recorded: bool,
 }
 
 impl Volume {
@@ -68,7 +75,17 @@ impl Volume {
     ) -> Self {
         let tokens = Mutex::new(Arc::new(tokens));
         let leaving = CancellationToken::new();
-        Self { id, target, subject, group, generations, state: state.into(), tokens, leaving }
+        Self {
+            id,
+            target,
+            subject,
+            group,
+            generations,
+            state: state.into(),
+            freshness: Freshness::default(),
+            tokens,
+            leaving,
+        }
     }
 
     /// What the pod proves itself by.
@@ -125,6 +142,7 @@ impl Volume {
     pub fn record(&self, state: &State) -> Record {
         let mut record = Record::new(&self.subject, self.target.clone(), self.group, state.size.bytes());
         record.before.clone_from(&state.before);
+        record.generation = Some(state.generation);
         record
     }
 }

@@ -66,7 +66,7 @@ impl LinuxKernel {
             Err(error) => return Err(fail("cloning a mount")(error)),
         };
         drop(clone);
-        kernel.resize(mount.as_fd(), 1 << 17).map_err(fail("resizing a tmpfs"))?;
+        kernel.resize(mount.as_fd(), 1 << 17, 16).map_err(fail("resizing a tmpfs"))?;
         Ok((kernel, reduced))
     }
 
@@ -124,9 +124,10 @@ impl Kernel for LinuxKernel {
         unmount_root(root)
     }
 
-    fn resize(&self, mount: BorrowedFd<'_>, size: u64) -> io::Result<()> {
+    fn resize(&self, mount: BorrowedFd<'_>, size: u64, inodes: u64) -> io::Result<()> {
         let context = fspick(mount, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
         fsconfig_set_string(&context, "size", size.to_string())?;
+        fsconfig_set_string(&context, "nr_inodes", inodes.to_string())?;
         if self.noswap {
             // "Remounts must respect the original settings" (the kernel's tmpfs documentation).
             fsconfig_set_flag(&context, "noswap")?;

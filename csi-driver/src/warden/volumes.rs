@@ -15,13 +15,10 @@ use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat, fstatvfs, open
 use super::failure::{busy, failed, internal, invalid, no_space, not_found};
 use super::paths::{PodsDir, is_empty};
 use crate::mount::{Access, Kernel, Mount, Tmpfs, VOLUME_SOURCE};
-use crate::protocol::{ErrorKind, Owner, TargetPath, VolumeId, WardenError};
+use crate::protocol::{ErrorKind, MAX_INODES, Owner, TargetPath, VolumeId, WardenError, inodes_for};
 
 /// The smallest tmpfs: one page.
 const MIN_SIZE: u64 = 4096;
-
-/// More inodes than any volume needs; each costs kernel memory that no size limit counts.
-const MAX_INODES: u64 = 65_536;
 
 /// All volumes that this warden knows.
 #[derive(Debug)]
@@ -137,16 +134,19 @@ impl<K: Kernel> Volumes<K> {
         Ok(mount.map(|mount| mount.options).unwrap_or_default())
     }
 
-    /// Changes a volume's size.
+    /// Changes a volume's size, and gives it the inodes of that size, never fewer than it has.
     ///
     /// # Errors
     /// `NotFound`, `NoSpace` over the node's ceiling, `Busy` when more is in use.
     pub fn resize(&mut self, volume: &VolumeId, size: u64) -> Result<(), WardenError> {
         self.check_size(volume, size)?;
         let kept = self.kept.get_mut(volume).ok_or_else(|| unknown(volume))?;
-        self.kernel.resize(kept.mount.as_fd(), size).map_err(|error| match error.raw_os_error() {
-            Some(libc::EINVAL) => busy(format!("volume {volume} holds more than {size} bytes")),
-            _ => failed("resizing the volume")(error),
+        let there = fstatvfs(&kept.mount).map_err(|errno| internal(format!("fstatvfs: {errno}")))?.f_files;
+        self.kernel.resize(kept.mount.as_fd(), size, inodes_for(size).max(there)).map_err(|error| {
+            match error.raw_os_error() {
+                Some(libc::EINVAL) => busy(format!("volume {volume} holds more than {size} bytes")),
+                _ => failed("resizing the volume")(error),
+            }
         })?;
         crash_point!("resize:resized");
         kept.size = size;

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use evanesce_csi::engine_half::adoption;
 use evanesce_csi::engine_half::budget::Budget;
-use evanesce_csi::engine_half::metrics::Metrics;
+use evanesce_csi::engine_half::metrics::{Metrics, Scraped};
 use evanesce_csi::engine_half::plugin::Plugin;
 use evanesce_csi::engine_half::refresher;
 use evanesce_csi::engine_half::service::node::NodeService;
@@ -95,9 +95,20 @@ impl Node {
         clock: Arc<TestClock>,
     ) -> Self {
         let auditor = Arc::new(RecordingAuditor::default());
-        let (counted, metrics) = Metrics::declare();
+        let (counted, mut metrics) = Metrics::declare();
         let bounds = Bounds { entries: 64, bytes: 1 << 16 };
         let counted = Arc::new(counted);
+        let volumes = Arc::new(Volumes::default());
+        let scraped = Scraped {
+            volumes: Arc::clone(&volumes),
+            reserved: Box::new(|| 0),
+            audit_lost: Box::new(|| 0),
+            audit_healthy: Box::new(|| true),
+            classes: Box::new(Default::default),
+            passed_over: Default::default(),
+            clock: Arc::clone(&clock) as _,
+        };
+        Metrics::look_at(&mut metrics, scraped);
         let deliverer = Deliverer {
             fetcher: Fetcher::new(Arc::new(HeapKeep), bounds, Arc::clone(&clock) as _, Arc::clone(&counted) as _),
             classes: Arc::clone(&classes) as _,
@@ -111,7 +122,7 @@ impl Node {
             deliverer,
             mounts: Arc::clone(&mounts) as _,
             budget,
-            volumes: Arc::new(Volumes::default()),
+            volumes,
             deadlines: Default::default(),
             metrics: counted,
             tasks: Default::default(),

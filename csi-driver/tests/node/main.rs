@@ -15,5 +15,6 @@ mod ground;
 mod raw;
 mod refreshes;
 mod requests;
+mod staleness;
 mod states;
 mod tokens;

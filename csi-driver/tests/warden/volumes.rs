@@ -249,10 +249,24 @@ fn a_volume_grows_shrinks_and_keeps_its_options() {
     volumes.resize(&volume("v"), 1 << 20).unwrap();
     write(&root, "f", &"x".repeat(1 << 19));
     let mount = mount_at(&ground.kernel(), &ground.target()).unwrap();
-    for option in ["size=1024k", "noswap", "ro", "nr_inodes=64"] {
+    for option in ["size=1024k", "noswap", "ro", "nr_inodes=1024"] {
         assert!(mount.options.iter().any(|there| there == option), "{option} in {:?}", mount.options);
     }
     assert_eq!(volumes.resize(&volume("v"), 1 << 16).unwrap_err().kind, ErrorKind::Busy);
     volumes.resize(&volume("v"), (1 << 19) + (1 << 16)).unwrap();
+    let mount = mount_at(&ground.kernel(), &ground.target()).unwrap();
+    assert!(mount.options.contains(&"nr_inodes=1024".to_owned()), "never fewer than there are: {:?}", mount.options);
     assert_eq!(volumes.resize(&volume("other"), 1 << 16).unwrap_err().kind, ErrorKind::NotFound);
+}
+
+#[test]
+fn a_volume_that_has_grown_has_room_for_as_many_files_as_one_of_that_size() {
+    let ground = Ground::new();
+    let mut volumes = ground.volumes();
+    let root = volumes.make(volume("v"), 1 << 16, 64).unwrap();
+    volumes.attach(&volume("v"), ground.target()).unwrap();
+    volumes.resize(&volume("v"), 1 << 20).unwrap();
+    for file in 0..1000 {
+        write(&root, &format!("f{file}"), "");
+    }
 }

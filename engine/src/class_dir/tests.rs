@@ -187,6 +187,28 @@ async fn a_change_that_was_not_noticed_is_found_by_the_slow_reading() {
     dir.until("one", "420s").await;
 }
 
+#[tokio::test]
+async fn a_folder_that_vanishes_counts_on_and_is_a_problem_until_it_is_back() {
+    let parent = TempDir::new().unwrap();
+    let (folder, away) = (parent.path().join("classes"), parent.path().join("away"));
+    fs::create_dir(&folder).unwrap();
+    fs::write(folder.join("a.yaml"), volume("one", "10s")).unwrap();
+    let classes = ClassDirectory::start(&folder, Duration::from_millis(50)).unwrap();
+    let until = async |volumes, problems| {
+        let begun = Instant::now();
+        while (classes.counts().volumes, classes.counts().problems) != (volumes, problems) {
+            assert!(begun.elapsed() < Duration::from_secs(20), "waited in vain: {:?}", classes.counts());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    until(1, 0).await;
+    fs::rename(&folder, &away).unwrap();
+    until(1, 1).await;
+    fs::write(away.join("b.yaml"), volume("two", "10s")).unwrap();
+    fs::rename(&away, &folder).unwrap();
+    until(2, 0).await;
+}
+
 #[test]
 fn our_own_reading_is_no_change() {
     use notify::event::AccessMode;

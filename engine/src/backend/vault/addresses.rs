@@ -5,7 +5,7 @@
 //!
 //! Only the request that opens a session goes from one address to the next: it can be repeated without harm. The session then
 //! stays where it began, so a read that made credentials before its answer was lost is never sent a second time. What
-//! answered last is asked first; what fails is not the first any more, for everybody, from the moment it fails.
+//! fails is not the first any more, for everybody, from the moment it fails: so what answered last is asked first.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -99,7 +99,6 @@ impl Walk {
             self.settled = true;
             return Err(error);
         }
-        let Addresses { passed_over, .. } = &*self.addresses;
         self.addresses.step_off(self.place);
         let failed = match self.failed.take() {
             Some(before) => together(before, error),
@@ -109,7 +108,7 @@ impl Walk {
             self.settled = true;
             return Err(failed);
         }
-        passed_over.0[self.place].fetch_add(1, Ordering::Relaxed);
+        self.addresses.passed_over.0[self.place].fetch_add(1, Ordering::Relaxed);
         self.failed = Some(failed);
         self.left -= 1;
         self.place = self.addresses.after(self.place);
@@ -119,10 +118,8 @@ impl Walk {
     /// Stays at the address that answered.
     pub(super) fn stay(mut self) -> At {
         self.settled = true;
-        let Addresses { backend, first, .. } = &*self.addresses;
-        first.store(self.place, Ordering::Relaxed);
         if let Some(failed) = &self.failed {
-            let now = self.server().name();
+            let (backend, now) = (&self.addresses.backend, self.server().name());
             tracing::warn!(%backend, now, %failed, "an address of the backend does not answer: another one is asked first now");
         }
         At { addresses: Arc::clone(&self.addresses), place: self.place }
