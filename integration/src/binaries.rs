@@ -25,7 +25,7 @@ const SOURCES: [&str; 8] =
 /// # Errors
 /// When it cannot be built.
 pub fn evanesce_csi() -> Result<PathBuf> {
-    locate("EVANESCE_CSI_BIN", "evanesce-csi")
+    locate("EVANESCE_CSI_BIN", "evanesce-csi", &BUILT, &["--bins"])
 }
 
 /// The command-line tool: `EVANESCE_BIN`, or the one in the build directory.
@@ -33,7 +33,7 @@ pub fn evanesce_csi() -> Result<PathBuf> {
 /// # Errors
 /// When it cannot be built.
 pub fn evanesce() -> Result<PathBuf> {
-    locate("EVANESCE_BIN", "evanesce")
+    locate("EVANESCE_BIN", "evanesce", &BUILT, &["--bins"])
 }
 
 /// The program that runs another on a kernel without some system calls; `src/bin/without.rs`.
@@ -41,7 +41,18 @@ pub fn evanesce() -> Result<PathBuf> {
 /// # Errors
 /// When it cannot be built.
 pub fn without() -> Result<PathBuf> {
-    locate("EVANESCE_WITHOUT_BIN", "without")
+    locate("EVANESCE_WITHOUT_BIN", "without", &BUILT, &["--bins"])
+}
+
+/// The node plugin with its crash points: `EVANESCE_CRASH_POINTS_BIN`, or the one in the build directory. It has another
+/// name than the real one and never takes its place.
+///
+/// # Errors
+/// When it cannot be built.
+pub fn evanesce_csi_crash_points() -> Result<PathBuf> {
+    static BUILT: Build = Build::new();
+    let arguments = ["--bin", "evanesce-csi-crash-points", "--features", "evanesce-csi-driver/crash-points"];
+    locate("EVANESCE_CRASH_POINTS_BIN", "evanesce-csi-crash-points", &BUILT, &arguments)
 }
 
 /// Cargo's build directory, without the profile: `target`.
@@ -61,16 +72,20 @@ fn profile_directory() -> Result<PathBuf> {
     Ok(profile.context("the test is not in a build directory")?.to_owned())
 }
 
-fn locate(variable: &str, name: &str) -> Result<PathBuf> {
+/// One build per test process is enough.
+type Build = OnceLock<std::result::Result<(), String>>;
+
+/// It brings both programs.
+static BUILT: Build = Build::new();
+
+fn locate(variable: &str, name: &str, built: &Build, what: &[&str]) -> Result<PathBuf> {
     if let Some(path) = std::env::var_os(variable) {
         return Ok(path.into());
     }
     let program = profile_directory()?.join(name);
-    // One build brings both programs, and one per test process is enough.
-    static BUILT: OnceLock<std::result::Result<(), String>> = OnceLock::new();
     if !is_fresh(&program) {
-        BUILT
-            .get_or_init(|| build().map_err(|error| format!("{error:#}")))
+        built
+            .get_or_init(|| build(what).map_err(|error| format!("{error:#}")))
             .as_ref()
             .map_err(|error| anyhow::anyhow!("{error}"))?;
     }
@@ -83,11 +98,13 @@ fn workspace() -> &'static Path {
 
 /// Builds with the features of the whole workspace: the same that `cargo test --workspace`
 /// has built, so that nothing is compiled twice.
-fn build() -> Result<()> {
+fn build(what: &[&str]) -> Result<()> {
     let profile = profile_directory()?;
     let profile = profile.file_name().and_then(|name| name.to_str()).context("odd profile")?;
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
-        .args(["build", "--quiet", "--workspace", "--bins", "--profile"])
+        .args(["build", "--quiet", "--workspace"])
+        .args(what)
+        .arg("--profile")
         .arg(if profile == "debug" { "dev" } else { profile })
         .arg("--target-dir")
         .arg(target_directory()?)

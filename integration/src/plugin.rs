@@ -3,8 +3,9 @@
 
 //! The built `evanesce-csi`, running below a directory of its own, with the test in the container runtime's place.
 
-use std::fs;
+use std::fs::{self, OpenOptions, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 
@@ -38,12 +39,14 @@ pub struct Options {
     pub arguments: Vec<String>,
     /// System calls that the kernel is to lack, by name (`src/bin/without.rs`).
     pub without: Vec<&'static str>,
+    /// The program with crash points instead of the real one.
+    pub crash_points: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // Everything, also of dependencies: what a test cannot see leak, it cannot find.
-        Self { log: "trace".into(), arguments: Vec::new(), without: Vec::new() }
+        Self { log: "trace".into(), arguments: Vec::new(), without: Vec::new(), crash_points: false }
     }
 }
 
@@ -66,6 +69,7 @@ struct Files {
     state: PathBuf,
     audit: PathBuf,
     log: PathBuf,
+    crash: PathBuf,
     http: u16,
 }
 
@@ -214,6 +218,25 @@ impl Plugin {
         self.ready().await
     }
 
+    /// Whether the first process has ended.
+    pub fn has_ended(&mut self) -> bool {
+        self.warden.exited().is_some()
+    }
+
+    /// Has whichever process first comes to this step die there, once; for [`Options::crash_points`].
+    ///
+    /// # Errors
+    /// When it cannot be written down.
+    pub fn crash_at(&self, step: &str) -> Result<()> {
+        Ok(fs::write(&self.files.crash, step)?)
+    }
+
+    /// Whether the step of [`Plugin::crash_at`] is still to be reached.
+    #[must_use]
+    pub fn is_to_crash(&self) -> bool {
+        fs::read(&self.files.crash).is_ok_and(|step| !step.is_empty() && !step.starts_with(b"!"))
+    }
+
     /// Waits until `/readyz` says yes.
     ///
     /// # Errors
@@ -275,6 +298,7 @@ impl Files {
             state: scratch.directory("state")?,
             audit: scratch.path().join("audit.jsonl"),
             log: scratch.path().join("log"),
+            crash: scratch.path().join("crash"),
             http,
         })
     }
@@ -282,7 +306,7 @@ impl Files {
 
 /// The command line: the only place that knows it.
 fn command(files: &Files, options: &Options) -> Result<Command> {
-    let program = binaries::evanesce_csi()?;
+    let program = if options.crash_points { binaries::evanesce_csi_crash_points()? } else { binaries::evanesce_csi()? };
     let mut command = if options.without.is_empty() {
         Command::new(program)
     } else {
@@ -291,6 +315,12 @@ fn command(files: &Files, options: &Options) -> Result<Command> {
         command
     };
     command.env_clear().env("RUST_BACKTRACE", "1");
+    if options.crash_points {
+        // Every process opens it, also one without privileges.
+        let file = OpenOptions::new().create(true).append(true).open(&files.crash)?;
+        file.set_permissions(Permissions::from_mode(0o666))?;
+        command.env("EVANESCE_CRASH_FILE", &files.crash);
+    }
     command.args(["--driver-name", DRIVER, "--node-name", NODE]);
     for (flag, path) in [
         ("--csi-socket", &files.csi_socket),

@@ -100,6 +100,13 @@ impl Setup {
         self
     }
 
+    /// The plugin with its crash points.
+    #[must_use]
+    pub fn crash_points(mut self) -> Self {
+        self.options.crash_points = true;
+        self
+    }
+
     /// A world with a real OpenBao that holds `kv/payments/db`, and lets the service account `payments/app` read
     /// `kv/payments/*`.
     ///

@@ -11,7 +11,8 @@ use evanesce_integration::plugin::{DRIVER, Plugin};
 use evanesce_integration::processes::Process;
 use evanesce_integration::{mounts, wait};
 
-use crate::pods::Node;
+/// The volumes that have to be there, by id, and their targets.
+pub(crate) type Live = (BTreeSet<String>, BTreeSet<PathBuf>);
 
 /// Descriptors of a plugin without volumes.
 pub(crate) struct Leaks {
@@ -27,9 +28,9 @@ impl Leaks {
     }
 
     /// Nothing is there that is no live volume's, and nothing of theirs is missing. Nobody may change anything meanwhile.
-    pub(crate) async fn assert_none(&self, node: &Node, plugin: &mut Plugin) {
+    pub(crate) async fn assert_none(&self, live: Live, plugin: &mut Plugin) {
         plugin.ready().await.unwrap();
-        let (volumes, targets) = node.volumes();
+        let (volumes, targets) = live;
 
         let mounted: Vec<_> = mounts::below(plugin.pods()).into_iter().map(|mount| mount.target).collect();
         assert_eq!(mounted.len(), targets.len(), "mounts beside the volumes {targets:?}");

@@ -8,6 +8,7 @@
 
 mod leaks;
 mod pods;
+mod steps;
 mod storm;
 
 use storm::Victim;

@@ -3,7 +3,6 @@
 
 //! Pods that come, look and go, each in a slot of the node, while a reader watches what every slot may expect.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -19,6 +18,8 @@ use evanesce_integration::world::{AUDIENCE, volume};
 use evanesce_proto::kubelet::Publish;
 use serde_json::json;
 use tonic::Status;
+
+use crate::leaks::Live;
 
 /// How many pods live side by side. The first never leaves.
 pub(crate) const SLOTS: usize = 12;
@@ -203,8 +204,7 @@ impl Node {
         self.gate.write().await
     }
 
-    /// The volumes that have to be there, by id, and their targets.
-    pub(crate) fn volumes(&self) -> (BTreeSet<String>, BTreeSet<PathBuf>) {
+    pub(crate) fn volumes(&self) -> Live {
         let live = self.slots.iter().filter_map(|slot| match slot.lock().unwrap().clone() {
             Slot::Live { volume, target, .. } => Some((volume, target)),
             Slot::Changing => None,

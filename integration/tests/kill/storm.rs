@@ -49,7 +49,7 @@ pub(crate) async fn run(victim: Victim) {
         node.assert_no_complaint();
         if kill % COUNTED_EVERY == 0 {
             let _calm = node.calm().await;
-            leaks.assert_none(&node, &mut plugin).await;
+            leaks.assert_none(node.volumes(), &mut plugin).await;
         }
     }
     wait::until("the operations are done", || node.operations() >= operations).await;
@@ -59,7 +59,7 @@ pub(crate) async fn run(victim: Victim) {
     }
     reader.await.expect("the reader sees nothing wrong");
     node.assert_no_complaint();
-    leaks.assert_none(&node, &mut plugin).await;
+    leaks.assert_none(node.volumes(), &mut plugin).await;
     say(&format!("{victim:?}: {kills} kills, {}, {:?} in all; {}", node.tally(), begun.elapsed(), killer.summary()));
     drop((plugin, node, scratch));
 }
