@@ -20,6 +20,10 @@ pub const REFRESHES: Count = /*                               */ Count::new(300,
 pub const SWAPS: Count = /*                                   */ Count::new(2_000, 10_000);
 /// Publishes of one volume at the same time.
 pub const CONCURRENT_PUBLISHES: Count = /*                    */ Count::new(20, 200);
+/// Calls at the same time at few volumes, some of which are not waited for.
+pub const CONCURRENT_CALLS: Count = /*                        */ Count::new(200, 1_000);
+/// Callers that meet at two volumes in every order.
+pub const CALLERS_AT_TWO_VOLUMES: Count = /*                  */ Count::new(2, 3);
 /// Deaths of the engine half while volumes are in use.
 pub const ENGINE_KILLS: Count = /*                            */ Count::new(3, 20);
 

@@ -18,7 +18,7 @@ use evanesce_engine::error::{Error, Kind};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Call {
     Make,
     Own,
@@ -45,18 +45,35 @@ struct State {
     counts: HashMap<Call, u64>,
     failures: HashMap<Call, VecDeque<Kind>>,
     gates: HashMap<Call, Arc<Semaphore>>,
+    /// What the next call's slowness comes from; each is as fast as it can where there is nothing.
+    slowness: Option<u64>,
     made: u64,
 }
 
 struct Kept {
     folder: PathBuf,
+    target: Option<TargetPath>,
     size: u64,
     inodes: u64,
 }
 
+/// What a target shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum At {
+    /// Nothing, and there is no such volume.
+    Nothing,
+    /// Nothing, but the volume is made.
+    Detached,
+    /// The volume.
+    Mounted,
+    /// Something else.
+    Another,
+}
+
 impl FakeMounts {
     pub(crate) fn new() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), state: Mutex::default() }
+        // In memory, as volumes are.
+        Self { folder: tempfile::tempdir_in("/dev/shm").unwrap(), state: Mutex::default() }
     }
 
     /// The directory that targets lie beneath.
@@ -84,9 +101,30 @@ impl FakeMounts {
         }
     }
 
+    /// Every call takes its time from now on, one more and another less.
+    pub(crate) fn dawdle(&self, seed: u64) {
+        self.state().slowness = Some(seed);
+    }
+
     /// What a neighbour with root might do.
     pub(crate) fn unmount(&self, target: &Path) {
         fs::remove_file(target).unwrap();
+    }
+
+    /// What the warden does when an engine half is gone.
+    pub(crate) fn forget_unattached(&self) {
+        self.state().volumes.retain(|_, kept| kept.target.is_some());
+    }
+
+    /// Whether something sits at the target, and whether it is this volume and the only one of its name.
+    pub(crate) fn at(&self, volume: &str, target: &TargetPath) -> At {
+        let state = self.state();
+        match (shown(target), state.volumes.get(&volume.parse().unwrap())) {
+            (None, None) => At::Nothing,
+            (None, Some(_)) => At::Detached,
+            (Some(there), Some(kept)) if there == kept.folder => At::Mounted,
+            (Some(_), _) => At::Another,
+        }
     }
 
     /// How many volumes there are, shown or not.
@@ -119,11 +157,15 @@ impl FakeMounts {
     }
 
     async fn enter(&self, call: Call) -> Result<(), Error> {
-        let gate = {
+        let (gate, slowness) = {
             let mut state = self.state();
             *state.counts.entry(call).or_default() += 1;
-            state.gates.get(&call).cloned()
+            state.slowness = state.slowness.map(|before| before.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1));
+            (state.gates.get(&call).cloned(), state.slowness.unwrap_or(0) >> 58)
         };
+        for _ in 0..slowness {
+            tokio::task::yield_now().await;
+        }
         if let Some(gate) = gate {
             let _ = gate.acquire().await;
         }
@@ -148,11 +190,14 @@ impl Mounts for FakeMounts {
     async fn make(&self, volume: &VolumeId, size: u64, inodes: u64) -> Result<OwnedFd, Error> {
         self.enter(Call::Make).await?;
         let mut state = self.state();
+        if state.volumes.get(volume).is_some_and(|kept| kept.target.is_some()) {
+            return Err(busy("make: the volume is attached"));
+        }
         state.made += 1;
         let folder = self.folder.path().join(format!("{volume}.{}", state.made));
         fs::create_dir(&folder).unwrap();
         let root = fs::File::open(&folder).unwrap().into();
-        state.volumes.insert(volume.clone(), Kept { folder, size, inodes });
+        state.volumes.insert(volume.clone(), Kept { folder, target: None, size, inodes });
         Ok(root)
     }
 
@@ -164,8 +209,8 @@ impl Mounts for FakeMounts {
 
     async fn attach(&self, volume: &VolumeId, target: &TargetPath) -> Result<Vec<String>, Error> {
         self.enter(Call::Attach).await?;
-        let state = self.state();
-        let kept = state.volumes.get(volume).ok_or_else(|| Error::missing("attach: no such volume"))?;
+        let mut state = self.state();
+        let kept = state.volumes.get_mut(volume).ok_or_else(|| Error::missing("attach: no such volume"))?;
         match shown(target) {
             Some(there) if there == kept.folder => {}
             Some(_) => return Err(busy("attach: something else is there")),
@@ -174,6 +219,7 @@ impl Mounts for FakeMounts {
                 symlink(&kept.folder, target.as_str()).unwrap();
             }
         }
+        kept.target = Some(target.clone());
         Ok(["ro", "nosuid", "nodev", "noexec", "noswap"].map(str::to_owned).into())
     }
 

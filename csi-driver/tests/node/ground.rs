@@ -41,7 +41,7 @@ use crate::fake_mounts::FakeMounts;
 pub(crate) const VOLUME: u64 = 1 << 20;
 
 /// Wall time that goes with the runtime's.
-struct TestClock(Instant);
+pub(crate) struct TestClock(pub(crate) Instant);
 
 impl Clock for TestClock {
     fn now(&self) -> SystemTime {

@@ -15,6 +15,13 @@ mod ground;
 mod raw;
 mod refreshes;
 mod requests;
+mod schedules;
 mod staleness;
 mod states;
+mod stepped;
+mod storm;
 mod tokens;
+
+#[path = "../../../integration/src/counts.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the one table of counts; its other rows are for other tests")]
+mod counts;
