@@ -49,8 +49,9 @@ pub trait Backend: Send + Sync {
     /// would change what the request means), with how to write it.
     fn canonical(&self, reference: &SecretRef) -> Result<WirePath, Error>;
 
-    /// The same for the fixed part of an allow pattern: what comes before its first `*`.
-    fn canonical_prefix(&self, prefix: &str) -> Result<String, Error>;
+    /// The same for an allow pattern, which is a path in which `*` stands for parts of it. One that nothing can match is
+    /// refused, with how to write it.
+    fn canonical_pattern(&self, pattern: &str) -> Result<String, Error>;
 
     /// The audience of the token it wants; `None` where it wants no token of the pod.
     fn audience(&self) -> Option<&Audience>;

@@ -88,7 +88,7 @@ impl SecretPattern {
                 "must name its first segment in full: 'kv/*', not 'k*/…'; '*' alone stands for everything",
             ));
         }
-        let wire = backend.canonical_prefix(fixed)? + &pattern[fixed.len()..];
+        let wire = backend.canonical_pattern(pattern)?;
         let any_depth = wire.ends_with("/*");
         let path = wire.strip_suffix("/*").unwrap_or(&wire);
         Ok(Self {

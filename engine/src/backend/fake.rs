@@ -283,11 +283,11 @@ impl Backend for FakeBackend {
     }
 
     fn canonical(&self, reference: &SecretRef) -> Result<WirePath, Error> {
-        self.canonical_prefix(reference.path.as_str()).map(WirePath::new)
+        self.canonical_pattern(reference.path.as_str()).map(WirePath::new)
     }
 
-    fn canonical_prefix(&self, prefix: &str) -> Result<String, Error> {
-        Ok(format!("{ROOT}{prefix}"))
+    fn canonical_pattern(&self, pattern: &str) -> Result<String, Error> {
+        Ok(format!("{ROOT}{pattern}"))
     }
 
     fn audience(&self) -> Option<&Audience> {

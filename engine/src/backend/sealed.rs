@@ -36,7 +36,7 @@ use crate::secret_ref::{SecretRef, WirePath};
 use crate::spec::backend::SealedSpec;
 use crate::token::Audience;
 
-pub use file::{seal, unseal};
+pub use file::{seal, unseal, values};
 pub use folder::SUFFIX;
 pub use identities::{Identities, Recipients, new_identity};
 
@@ -82,9 +82,9 @@ impl Backend for SealedBackend {
         Ok(WirePath::new(path.to_string()))
     }
 
-    fn canonical_prefix(&self, prefix: &str) -> Result<String, Error> {
-        plain(prefix)?;
-        Ok(prefix.to_owned())
+    fn canonical_pattern(&self, pattern: &str) -> Result<String, Error> {
+        plain(pattern)?;
+        Ok(pattern.to_owned())
     }
 
     fn audience(&self) -> Option<&Audience> {
@@ -139,7 +139,7 @@ impl Session for Sealed {
             let malformed = |error: Error| {
                 BackendError::new(BackendErrorKind::Malformed, format!("{}: {}", folder.place(&path), error.message()))
             };
-            let values = unseal(&sealed, &identities).and_then(|text| file::values(&text)).map_err(malformed)?;
+            let values = unseal(&sealed, &identities).and_then(|text| values(&text)).map_err(malformed)?;
             Ok(Secret { values, version, lease: None, expires_at: None, request_id: None })
         })
         .await

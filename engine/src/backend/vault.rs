@@ -14,6 +14,8 @@ mod failure;
 mod login;
 mod paths;
 mod session;
+#[cfg(feature = "testing")]
+pub mod testing;
 mod tls;
 mod transport;
 
@@ -102,6 +104,15 @@ impl VaultBackend {
     }
 }
 
+/// Whether a backend with these mounts can do anything with an allow pattern; for the reader of classes, which knows where
+/// it stands.
+///
+/// # Errors
+/// [`Kind::Invalid`](crate::error::Kind::Invalid), with how to write it.
+pub(crate) fn check_pattern(kv_mounts: &[String], pattern: &str) -> Result<(), Error> {
+    KvMounts::parse(kv_mounts)?.canonical_pattern(pattern).map(drop)
+}
+
 #[async_trait]
 impl Backend for VaultBackend {
     fn name(&self) -> &BackendName {
@@ -116,8 +127,8 @@ impl Backend for VaultBackend {
         self.mounts.canonical(reference)
     }
 
-    fn canonical_prefix(&self, prefix: &str) -> Result<String, Error> {
-        self.mounts.canonical_prefix(prefix)
+    fn canonical_pattern(&self, pattern: &str) -> Result<String, Error> {
+        self.mounts.canonical_pattern(pattern)
     }
 
     fn audience(&self) -> Option<&Audience> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
+use crate::backend::vault;
 use crate::error::Error;
 use crate::names::BackendName;
 use crate::spec::backend::{AllowSpec, BackendSpec, Limits, PemSource, Provider, SealedSpec, VaultAuth, VaultSpec};
@@ -25,11 +26,16 @@ pub(super) fn read(field: &Field<'_>, name: BackendName) -> Result<BackendSpec, 
         };
         let takes_role = matches!(&provider, Provider::Vault(VaultSpec { auth: VaultAuth::Kubernetes { .. }, .. }));
         let entries = spec.require("allow")?.some_items("without an entry nobody may read anything")?;
-        let allow = |entry: &Field<'_>| entry.map(&keys::ALLOW, |entry| allow(entry, takes_role));
+        let kv_mounts = match &provider {
+            Provider::Vault(vault) => vault.kv_mounts.as_slice(),
+            Provider::Sealed(_) => &[],
+        };
+        let allow = |entry: &Field<'_>| entry.map(&keys::ALLOW, |entry| allow(entry, takes_role, kv_mounts));
+        let allow = entries.iter().map(allow).collect::<Result<_, _>>()?;
         Ok(BackendSpec {
             name,
             provider,
-            allow: entries.iter().map(allow).collect::<Result<_, _>>()?,
+            allow,
             limits: spec.get("limits").map_or_else(|| Ok(Limits::default()), |it| it.map(&keys::LIMITS, limits))?,
         })
     })
@@ -137,10 +143,15 @@ fn sealed_spec(sealed: &Section<'_>) -> Result<SealedSpec, Error> {
     Ok(SealedSpec { directory: path.to_owned(), identity_file: values::file_name(sealed.require("identityFile")?)? })
 }
 
-fn allow(entry: &Section<'_>, takes_role: bool) -> Result<AllowSpec, Error> {
-    let list = |name, one: fn(&Field<'_>) -> Result<String, Error>| {
+fn allow(entry: &Section<'_>, takes_role: bool, kv_mounts: &[String]) -> Result<AllowSpec, Error> {
+    let list = |name, one: &dyn Fn(&Field<'_>) -> Result<String, Error>| {
         let items = entry.require(name)?.some_items("an empty list fits nobody: write \"*\" for all")?;
         items.iter().map(one).collect::<Result<Vec<_>, _>>()
+    };
+    let secret = |field: &Field<'_>| {
+        let pattern = values::secret_pattern(field)?;
+        vault::check_pattern(kv_mounts, &pattern).map_err(|error| field.explain(&error))?;
+        Ok(pattern)
     };
     let role = match entry.get("role") {
         Some(role) if !takes_role => {
@@ -149,9 +160,9 @@ fn allow(entry: &Section<'_>, takes_role: bool) -> Result<AllowSpec, Error> {
         role => role.map(values::role).transpose()?,
     };
     Ok(AllowSpec {
-        namespaces: list("namespaces", values::name_pattern)?,
-        service_accounts: list("serviceAccounts", values::name_pattern)?,
-        secrets: list("secrets", values::secret_pattern)?,
+        namespaces: list("namespaces", &values::name_pattern)?,
+        service_accounts: list("serviceAccounts", &values::name_pattern)?,
+        secrets: list("secrets", &secret)?,
         role,
     })
 }

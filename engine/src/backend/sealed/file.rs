@@ -67,7 +67,7 @@ pub fn unseal(sealed: &[u8], identities: &Identities) -> Result<SecretBytes, Err
 ///
 /// # Errors
 /// [`Kind::Invalid`](crate::error::Kind::Invalid) with line and key of what is wrong, never with a value.
-pub(super) fn values(text: &SecretBytes) -> Result<BTreeMap<String, Value>, Error> {
+pub fn values(text: &SecretBytes) -> Result<BTreeMap<String, Value>, Error> {
     const FORM: &str = "a secret is one YAML map of keys to values";
     let text = std::str::from_utf8(text.expose()).map_err(|_| Error::invalid("a sealed secret is text in UTF-8"))?;
     let mut documents = yaml::read(text).map_err(|error| match error.at {

@@ -117,7 +117,7 @@ pub(super) async fn token_file(credentials: &dyn CredentialFiles, name: &str) ->
 }
 
 /// The token as a header that no log shows and that wipes its bytes with its last copy.
-fn header(token: SecretBytes) -> Option<HeaderValue> {
+pub(super) fn header(token: SecretBytes) -> Option<HeaderValue> {
     let fits = (1..=LONGEST).contains(&token.len()) && token.expose().iter().all(u8::is_ascii_graphic);
     if !fits {
         return None;

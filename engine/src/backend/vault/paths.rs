@@ -8,6 +8,7 @@
 //! name, and so that nobody reaches the mount's other ends (`metadata`, `delete`, …) under the name of a secret.
 
 use crate::error::Error;
+use crate::policy::Glob;
 use crate::secret_ref::{SecretPath, SecretRef, WirePath};
 
 /// Ends of a KV mount that a path could name instead of a secret. `config` is not among them: a secret may well have
@@ -54,8 +55,30 @@ impl KvMounts {
         Ok(WirePath::new(wire))
     }
 
+    /// The same for an allow pattern.
+    ///
+    /// Its mount has to stand before its first star: elsewhere no `data/` could be put after it, and it would match nothing
+    /// below the mount.
+    pub(super) fn canonical_pattern(&self, pattern: &str) -> Result<String, Error> {
+        if self.0.iter().any(|mount| mount == pattern) {
+            return Err(Error::invalid(format!(
+                "{pattern} is a whole KV mount: name what is in it, as in {pattern}/*"
+            )));
+        }
+        let fixed = pattern.split('*').next().unwrap_or(pattern);
+        if self.split(fixed).is_none()
+            && let Some((mount, rest)) = self.0.iter().find_map(|mount| Some((mount, below(pattern, mount)?)))
+        {
+            return Err(Error::invalid(format!(
+                "{pattern:?} has a '*' where the KV mount {mount:?} has its name, and would match nothing in it: \
+                 write the mount in full, as in {mount}/{rest}"
+            )));
+        }
+        Ok(self.canonical_prefix(fixed)? + &pattern[fixed.len()..])
+    }
+
     /// The same for the beginning of a path.
-    pub(super) fn canonical_prefix(&self, prefix: &str) -> Result<String, Error> {
+    fn canonical_prefix(&self, prefix: &str) -> Result<String, Error> {
         let Some((mount, rest)) = self.split(prefix) else { return Ok(prefix.to_owned()) };
         let end = rest.split('/').next().unwrap_or(rest);
         if ENDS.contains(&end) {
@@ -76,6 +99,14 @@ impl KvMounts {
     fn split<'a>(&'a self, path: &'a str) -> Option<(&'a str, &'a str)> {
         self.0.iter().find_map(|mount| Some((mount.as_str(), path.strip_prefix(mount.as_str())?.strip_prefix('/')?)))
     }
+}
+
+/// What a pattern asks for below a mount whose name it has a star in; nothing where it asks for all of it.
+fn below<'a>(pattern: &'a str, mount: &str) -> Option<&'a str> {
+    let depth = mount.split('/').count();
+    let mut parts = pattern.splitn(depth + 1, '/');
+    let stands = mount.split('/').all(|name| parts.next().is_some_and(|part| Glob::parse(part).matches(name)));
+    parts.next().filter(|rest| stands && *rest != "*")
 }
 
 #[cfg(test)]
@@ -122,10 +153,32 @@ mod tests {
         for bad in ["kv", "team/kv", "team"] {
             assert!(canonical(bad, None, &[]).is_err(), "accepted {bad}");
         }
-        assert!(mounts().canonical_prefix("kv/data/").is_err(), "in a pattern");
-        assert_eq!(mounts().canonical_prefix("kv/").unwrap(), "kv/data/");
-        assert_eq!(mounts().canonical_prefix("kv/da").unwrap(), "kv/data/da");
-        assert_eq!(mounts().canonical_prefix("database/").unwrap(), "database/");
+        assert!(mounts().canonical_pattern("kv/data/*").is_err(), "in a pattern");
+        assert_eq!(mounts().canonical_pattern("kv/*").unwrap(), "kv/data/*");
+        assert_eq!(mounts().canonical_pattern("kv/da*").unwrap(), "kv/data/da*");
+        assert_eq!(mounts().canonical_pattern("database/*").unwrap(), "database/*");
+    }
+
+    #[test]
+    fn a_pattern_with_a_star_in_a_mounts_name_is_refused_with_the_way_to_write_it() {
+        let mounts = KvMounts::parse(&["kv".into(), "apps/team/kv".into()]).unwrap();
+        for (pattern, cure) in [
+            ("apps/*/kv/db", "apps/team/kv/db"),
+            ("apps/t*/kv/payments/*", "apps/team/kv/payments/*"),
+            ("apps/team/*/db", "apps/team/kv/db"),
+            ("apps/*/*/*/db", "apps/team/kv/*/db"),
+            ("apps/team/kv*/a/*", "apps/team/kv/a/*"),
+        ] {
+            let error = mounts.canonical_pattern(pattern).unwrap_err();
+            assert!(error.message().ends_with(&format!("as in {cure}")), "{pattern}: {error}");
+        }
+        for whole in ["kv", "apps/team/kv"] {
+            assert!(mounts.canonical_pattern(whole).unwrap_err().message().ends_with(&format!("as in {whole}/*")));
+        }
+        // All below is meant, or another mount.
+        for good in ["apps/*", "apps/team/*", "apps/*/kv/*", "apps/*/db/x", "apps/team/db*/x", "other/*/kv/db"] {
+            assert_eq!(mounts.canonical_pattern(good).unwrap(), good);
+        }
     }
 
     #[test]

@@ -169,16 +169,11 @@ impl Connections {
         Ok(Answer { status, location, retry_after, body })
     }
 
-    /// The URL whose path is exactly `/v1/` and the given one.
+    /// The URL of a request, or the refusal to send one.
     fn url(&self, path: &str, query: Option<&str>) -> Result<Url, BackendError> {
-        let exact = format!("/v1/{path}");
-        let altered = || {
+        let mut url = url(&self.origin, path).ok_or_else(|| {
             BackendError::new(BackendErrorKind::Malformed, format!("{path} cannot be sent as it is: it is not sent"))
-        };
-        let mut url = Url::parse(&format!("{}{exact}", self.origin)).map_err(|_| altered())?;
-        if url.path() != exact || url.query().is_some() || url.fragment().is_some() {
-            return Err(altered());
-        }
+        })?;
         url.set_query(query);
         Ok(url)
     }
@@ -211,6 +206,13 @@ impl Connections {
         }
         Ok(body)
     }
+}
+
+/// The URL whose path is exactly `/v1/` and the given one.
+pub(super) fn url(origin: &str, path: &str) -> Option<Url> {
+    let exact = format!("/v1/{path}");
+    let url = Url::parse(&format!("{origin}{exact}")).ok()?;
+    (url.path() == exact && url.query().is_none() && url.fragment().is_none()).then_some(url)
 }
 
 fn header<'a>(response: &'a Response, name: &HeaderName) -> Option<&'a str> {

@@ -1,0 +1,6 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| evanesce_fuzz::channel::check(data));
