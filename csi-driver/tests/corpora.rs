@@ -206,6 +206,7 @@ fn packets() -> Vec<Seed> {
         Request::NextRecord { after: Some(volume()) },
         Request::OpenCredential { name: "token".parse().unwrap(), known: Some(identity) },
         Request::Probe,
+        Request::Ready,
     ];
     let replies = [
         Ok(Reply::Done),

@@ -26,7 +26,7 @@ use evanesce_engine::audit::recording::RecordingAuditor;
 use evanesce_engine::backend::fake::FakeBackend;
 use evanesce_engine::deliver::Deliverer;
 use evanesce_engine::error::{Error, Kind};
-use evanesce_engine::fetch::{BackendHandle, Backends};
+use evanesce_engine::fetch::{BackendHandle, Backends, Bounds, Fetcher};
 use evanesce_engine::keep::HeapKeep;
 use evanesce_engine::names::{BackendName, Namespace, NodeName, PodName, PodUid, ServiceAccountName, VolumeClassName};
 use evanesce_engine::policy::{Allow, Glob, SecretPattern};
@@ -286,6 +286,10 @@ impl World {
         self.disturbances -= 1;
         self.deaths += 1;
         self.disturbed = [true; 2];
+        self.next_life();
+    }
+
+    fn next_life(&mut self) {
         let next = Life::start(&self.steps, &self.mounts, &self.backend);
         std::mem::replace(&mut self.life, next).runtime.shutdown_background();
         self.mounts.forget_unattached();
@@ -300,8 +304,11 @@ impl World {
 
     /// What holds after every step.
     fn judge(&mut self) {
-        if self.life.adopting.as_ref().is_some_and(JoinHandle::is_finished) {
-            self.life.adopting = None;
+        if let Some(adopting) = self.life.adopting.take_if(|adopting| adopting.is_finished())
+            && self.life.runtime.block_on(adopting).unwrap().is_err()
+        {
+            // The engine half ends, and the warden starts another one.
+            self.next_life();
         }
         for (caller, wish) in self.callers.iter_mut().zip(&self.wishes) {
             let Caller::Waiting(call) = caller else { continue };
@@ -435,15 +442,18 @@ impl Life {
             secrets: vec![SecretPattern::parse("*", &stepped).unwrap()],
             role: None,
         };
-        let handle =
-            BackendHandle { backend: Arc::new(stepped), allow: vec![allow], limits: Limits::default(), revision: 1 };
+        let handle = BackendHandle::new(Arc::new(stepped), vec![allow], Limits::default(), 1);
+        let (clock, metrics) = (Arc::new(TestClock(Instant::now())), Arc::new(Metrics::declare().0));
+        // Without answers that stay for a moment: they are no part of the state that is compared.
+        let bounds = Bounds { entries: 0, bytes: 0 };
         let classes = Arc::new(MemoryClasses::new());
         classes.set("db", spec(&["username kv/db username", "password kv/db password"]));
         let deliverer = Deliverer {
+            fetcher: Fetcher::new(Arc::new(HeapKeep), bounds, Arc::clone(&clock) as _, Arc::clone(&metrics) as _),
             classes,
             backends: Arc::new(Store(Arc::new(handle))),
             auditor: Arc::new(RecordingAuditor::default()),
-            clock: Arc::new(TestClock(Instant::now())),
+            clock,
             digests: DigestKey::new(&[7; 32]),
             limit: Duration::from_secs(20),
         };
@@ -453,7 +463,7 @@ impl Life {
             budget: Budget::new(1 << 30, 1 << 30),
             volumes: Default::default(),
             deadlines: Default::default(),
-            metrics: Arc::new(Metrics::declare().0),
+            metrics,
             tasks: Default::default(),
         });
         runtime.spawn(refresher::run(Arc::clone(&plugin), Default::default()));

@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::fake_mounts::{Call, FakeMounts};
 
-/// A call that waits: of which volume, and what it asks for. `None` is the list of all records.
+/// A call that waits: of which volume, and what it asks for. A record that is looked for is of none.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Step {
     pub(crate) volume: Option<String>,
@@ -159,8 +159,8 @@ impl Mounts for SteppedMounts {
         self.step(Some(volume.as_str()), Call::DropRecord, self.mounts.drop_record(volume)).await
     }
 
-    async fn records(&self) -> Result<Vec<(VolumeId, Vec<u8>)>, Error> {
-        self.step(None, Call::Records, Mounts::records(self.mounts.as_ref())).await
+    async fn next_record(&self, after: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, Error> {
+        self.step(None, Call::NextRecord, self.mounts.next_record(after)).await
     }
 }
 

@@ -4,6 +4,7 @@
 //! What a backend answers: the first byte says to which question.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use evanesce_engine::backend::vault::testing;
@@ -59,7 +60,8 @@ fn secret(read: Option<Secret>, body: &[u8], at: &str) {
         size: None,
         files: vec![whole],
     };
-    let files = render(&spec, None, &BTreeMap::from([(reference, secret)])).expect("a whole secret is one file");
+    let files =
+        render(&spec, None, &BTreeMap::from([(reference, Arc::new(secret))])).expect("a whole secret is one file");
     for (_, file) in files.files() {
         assert_eq!(json(file.bytes.expose()), *plain, "the whole secret is another one");
     }

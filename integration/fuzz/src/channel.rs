@@ -118,7 +118,7 @@ fn request(frame: &EngineFrame) {
         | Request::Adopt { volume, target } => assert!(component(volume.as_str()) && beneath(target.as_str())),
         Request::NextRecord { after } => assert!(after.as_ref().is_none_or(|volume| component(volume.as_str()))),
         Request::OpenCredential { name, .. } => assert!(component(name.as_str())),
-        Request::Own { .. } | Request::Probe => {}
+        Request::Own { .. } | Request::Probe | Request::Ready => {}
     }
 }
 

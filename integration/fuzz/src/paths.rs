@@ -35,13 +35,13 @@ pub fn check(data: &[u8]) {
     reach(&SealedBackend::new(&sealed, name.clone(), Arc::new(NoFiles)), pattern, path, |_| None);
     let spec = VaultSpec {
         // Without TLS no certificates are looked for.
-        address: "http://vault.example".into(),
+        addresses: vec!["http://vault.example".into()],
         ca: None,
         namespace: None,
         auth: VaultAuth::TokenFile { file: "token".into() },
         kv_mounts: mounts.split(',').map(str::to_owned).collect(),
     };
-    match VaultBackend::new(&spec, name, Limits::default(), Arc::new(NoFiles)) {
+    match VaultBackend::new(&spec, name, Limits::default(), Arc::new(NoFiles), Arc::default()) {
         Ok(vault) => reach(&vault, pattern, path, testing::sent),
         Err(error) => sober(&error),
     }
