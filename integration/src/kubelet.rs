@@ -115,7 +115,7 @@ impl Kubelet {
     /// # Errors
     /// The plugin's answer. Where kubelet would give up, the directories are gone.
     pub async fn publish(&self, volume: &Publish) -> Result<(), Status> {
-        self.make_directory(volume).map_err(|error| Status::internal(error.to_string()))?;
+        self.prepare(volume).map_err(|error| Status::internal(error.to_string()))?;
         let result = self.call_publish(volume.request()).await;
         if let Err(status) = &result
             && is_final(status.code())
@@ -195,7 +195,10 @@ impl Kubelet {
     }
 
     /// What kubelet does before the call: the directory above the target, with its note in it.
-    fn make_directory(&self, volume: &Publish) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub fn prepare(&self, volume: &Publish) -> io::Result<()> {
         let parent = volume.target_path().parent().ok_or(io::ErrorKind::InvalidInput)?;
         fs::create_dir_all(parent)?;
         let note = serde_json::json!({"volumeHandle": volume.volume_id(), "volumeLifecycleMode": "Ephemeral"});

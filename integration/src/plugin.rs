@@ -3,11 +3,13 @@
 
 //! The built `evanesce-csi`, running below a directory of its own, with the test in the container runtime's place.
 
+use std::ffi::OsString;
 use std::fs::{self, OpenOptions, Permissions};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use rustix::process::Signal;
@@ -41,12 +43,14 @@ pub struct Options {
     pub without: Vec<&'static str>,
     /// The program with crash points instead of the real one.
     pub crash_points: bool,
+    /// A program and its arguments that start what comes after them; empty for none.
+    pub under: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         // Everything, also of dependencies: what a test cannot see leak, it cannot find.
-        Self { log: "trace".into(), arguments: Vec::new(), without: Vec::new(), crash_points: false }
+        Self { log: "trace".into(), arguments: Vec::new(), without: Vec::new(), crash_points: false, under: Vec::new() }
     }
 }
 
@@ -56,6 +60,7 @@ pub struct Plugin {
     files: Files,
     options: Options,
     client: reqwest::Client,
+    started: Instant,
 }
 
 /// Where everything of one plugin is.
@@ -79,15 +84,31 @@ impl Plugin {
     /// # Errors
     /// When it cannot be built or exits before it is ready.
     pub async fn start(scratch: &Scratch, options: Options) -> Result<Self> {
+        let mut plugin = Self::spawn(scratch, options)?;
+        plugin.ready().await?;
+        Ok(plugin)
+    }
+
+    /// Starts it below `scratch` and waits for nothing.
+    ///
+    /// # Errors
+    /// When it cannot be built.
+    pub fn spawn(scratch: &Scratch, options: Options) -> Result<Self> {
         let files = Files::below(scratch)?;
-        let warden = Child::spawn(command(&files, &options)?, &files.log)?;
         // A client cannot be built without a provider, even for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         // Whoever answered the last question may be dead by the next.
         let client = reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build()?;
-        let mut plugin = Self { warden, files, options, client };
-        plugin.ready().await?;
-        Ok(plugin)
+        let command = command(&files, &options)?;
+        let started = Instant::now();
+        let warden = Child::spawn(command, &files.log)?;
+        Ok(Self { warden, files, options, client, started })
+    }
+
+    /// When it was started; of no use after a restart.
+    #[must_use]
+    pub fn started(&self) -> Instant {
+        self.started
     }
 
     /// The socket that kubelet calls.
@@ -306,14 +327,15 @@ impl Files {
 
 /// The command line: the only place that knows it.
 fn command(files: &Files, options: &Options) -> Result<Command> {
+    let mut line: Vec<OsString> = options.under.iter().map(OsString::from).collect();
+    if !options.without.is_empty() {
+        line.extend([binaries::without()?.into(), options.without.join(",").into(), "--".into()]);
+    }
     let program = if options.crash_points { binaries::evanesce_csi_crash_points()? } else { binaries::evanesce_csi()? };
-    let mut command = if options.without.is_empty() {
-        Command::new(program)
-    } else {
-        let mut command = Command::new(binaries::without()?);
-        command.arg(options.without.join(",")).arg("--").arg(program);
-        command
-    };
+    line.push(program.into());
+    let (program, arguments) = line.split_first().context("the plugin is at the end of it")?;
+    let mut command = Command::new(program);
+    command.args(arguments);
     command.env_clear().env("RUST_BACKTRACE", "1");
     if options.crash_points {
         // Every process opens it, also one without privileges.
