@@ -3,7 +3,7 @@
 
 //! Wire types: what kubelet and the node plugin say to each other.
 //!
-//! [`csi`] is the Container Storage Interface 1.12.0, [`registration`] is how a plugin introduces itself to kubelet; both
+//! [`csi`] is the Container Storage Interface 1.13.0 (with the `VolumeCondition` of 1.12), [`registration`] is how a plugin introduces itself to kubelet; both
 //! are generated from the schema in `proto/` and committed (a test keeps them in step), so that a build needs no code
 //! generator. [`kubelet`] knows what kubelet puts into the free-form fields of the former.
 //!

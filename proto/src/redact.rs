@@ -74,6 +74,9 @@ redacted! {
         shown: [volume_id, volume_path, capacity_range, staging_target_path, volume_capability],
         counted: [secrets],
     }
+    csi::NodeGetStorageHealthRequest {
+        counted: [secrets],
+    }
     csi::volume_capability::MountVolume {
         shown: [fs_type, volume_mount_group],
         counted: [mount_flags],
@@ -129,12 +132,20 @@ redacted! {
         shown: [volume_id, capacity_range, volume_capability],
         counted: [secrets],
     }
+    csi::ControllerGetVolumeHealthRequest {
+        shown: [volume_id],
+        counted: [secrets],
+    }
+    csi::ControllerListVolumeHealthRequest {
+        shown: [max_entries, starting_token],
+        counted: [secrets],
+    }
 }
 
 // Snapshots.
 redacted! {
     csi::CreateSnapshotRequest {
-        shown: [source_volume_id, name],
+        shown: [source_volume_id, name, accessibility_requirements],
         keys: [parameters],
         counted: [secrets],
     }

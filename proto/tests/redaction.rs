@@ -30,7 +30,9 @@ macro_rules! printers {
 fn printers() -> BTreeMap<&'static str, Print> {
     printers! {
         ControllerExpandVolumeRequest => csi::ControllerExpandVolumeRequest,
+        ControllerGetVolumeHealthRequest => csi::ControllerGetVolumeHealthRequest,
         ControllerGetVolumeResponse => csi::ControllerGetVolumeResponse,
+        ControllerListVolumeHealthRequest => csi::ControllerListVolumeHealthRequest,
         ControllerModifyVolumeRequest => csi::ControllerModifyVolumeRequest,
         ControllerPublishVolumeRequest => csi::ControllerPublishVolumeRequest,
         ControllerPublishVolumeResponse => csi::ControllerPublishVolumeResponse,
@@ -51,6 +53,9 @@ fn printers() -> BTreeMap<&'static str, Print> {
         ListVolumesResponse => csi::ListVolumesResponse,
         ListVolumesResponse.Entry => csi::list_volumes_response::Entry,
         NodeExpandVolumeRequest => csi::NodeExpandVolumeRequest,
+        NodeGetStorageHealthRequest => csi::NodeGetStorageHealthRequest,
+        NodeGetStorageHealthResponse => csi::NodeGetStorageHealthResponse,
+        NodeGetStorageHealthResponse.StorageBackendHealth => csi::node_get_storage_health_response::StorageBackendHealth,
         NodePublishVolumeRequest => csi::NodePublishVolumeRequest,
         NodeStageVolumeRequest => csi::NodeStageVolumeRequest,
         ValidateVolumeCapabilitiesRequest => csi::ValidateVolumeCapabilitiesRequest,

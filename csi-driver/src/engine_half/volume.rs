@@ -116,7 +116,7 @@ impl Volume {
     /// Whether a repeated request means this volume.
     ///
     /// # Errors
-    /// [`Kind::Conflict`], naming the field that differs (CSI 1.12, `NodePublishVolume`: `ALREADY_EXISTS`).
+    /// [`Kind::Conflict`], naming the field that differs (CSI 1.13, `NodePublishVolume`: `ALREADY_EXISTS`).
     pub fn matches(&self, request: &PublishRequest) -> Result<(), Error> {
         let differs = |field: &str| {
             let text = format!("volume {} is published with another {field}: unpublish it first", self.id);

@@ -4,7 +4,7 @@
 //! Which volumes there are, and who may do what to one of them now.
 //!
 //! A volume is being delivered for the first time, live, leaving, or stuck on its way out. Whoever comes second during a first delivery or an
-//! unpublish hears `ABORTED` (CSI 1.12, "Error scheme": operation pending); a live volume is open to all, and its own
+//! unpublish hears `ABORTED` (CSI 1.13, "Error scheme": operation pending); a live volume is open to all, and its own
 //! lock orders what changes its files. Claims are guards: dropping one sets the volume free, also when a task panics.
 
 use std::collections::HashMap;

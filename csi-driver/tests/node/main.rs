@@ -12,6 +12,7 @@ mod classes;
 mod failures;
 mod fake_mounts;
 mod ground;
+mod health;
 mod raw;
 mod refreshes;
 mod requests;

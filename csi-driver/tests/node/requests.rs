@@ -266,7 +266,13 @@ async fn only_what_is_implemented_is_advertised_and_nothing_else_is_answered() {
     let answer = node.client().node_get_capabilities(NodeGetCapabilitiesRequest {}).await.unwrap().into_inner();
     let capabilities: Vec<_> = answer.capabilities.into_iter().map(|capability| capability.r#type.unwrap()).collect();
     let rpc = |kind: rpc::Type| Type::Rpc(Rpc { r#type: kind.into() });
-    assert_eq!(capabilities, [rpc(rpc::Type::VolumeMountGroup), rpc(rpc::Type::GetVolumeStats)]);
+    let offered = [
+        rpc::Type::VolumeMountGroup,
+        rpc::Type::GetVolumeStats,
+        rpc::Type::VolumeCondition,
+        rpc::Type::GetVolumeHealth,
+    ];
+    assert_eq!(capabilities, offered.map(rpc));
     let mut client = node.client();
     assert_eq!(code(client.node_stage_volume(NodeStageVolumeRequest::default()).await), Code::Unimplemented);
     assert_eq!(code(client.node_unstage_volume(NodeUnstageVolumeRequest::default()).await), Code::Unimplemented);

@@ -107,7 +107,8 @@ async fn a_refresh_that_fails_after_the_swap_has_the_earlier_generation_swept_wi
     advance(KEEP).await;
     until("the earlier generation is gone", || !generations(&pod).0.contains(&"..g1".to_owned())).await;
     fs::remove_dir(obstacle).unwrap();
-    advance(RETRY).await;
+    // It may have been tried again meanwhile, and waits for longer then.
+    advance(EVERY).await;
     until("it is shown in full", || refreshes(&node, "ok", 1)).await;
     node.assert_whole(&pod, "second");
     advance(KEEP).await;

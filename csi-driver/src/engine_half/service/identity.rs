@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! `csi.v1.Identity` (CSI 1.12, "Identity Service RPC").
+//! `csi.v1.Identity` (CSI 1.13, "Identity Service RPC").
 
 use evanesce_proto::csi::identity_server::Identity;
 use evanesce_proto::csi::{

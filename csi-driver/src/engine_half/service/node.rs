@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! `csi.v1.Node` (CSI 1.12, "Node Service RPC"): what kubelet calls for each volume.
+//! `csi.v1.Node` (CSI 1.13, "Node Service RPC"): what kubelet calls for each volume.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -13,20 +13,22 @@ use evanesce_engine::keep::Keep;
 use evanesce_engine::names::NodeName;
 use evanesce_proto::csi::node_server::Node;
 use evanesce_proto::csi::node_service_capability::{self, Rpc, rpc};
-use evanesce_proto::csi::volume_usage::Unit;
 use evanesce_proto::csi::{
     NodeExpandVolumeRequest, NodeExpandVolumeResponse, NodeGetCapabilitiesRequest, NodeGetCapabilitiesResponse,
-    NodeGetInfoRequest, NodeGetInfoResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
+    NodeGetInfoRequest, NodeGetInfoResponse, NodeGetStorageHealthRequest, NodeGetStorageHealthResponse,
+    NodeGetVolumeHealthRequest, NodeGetVolumeHealthResponse, NodeGetVolumeStatsRequest, NodeGetVolumeStatsResponse,
     NodePublishVolumeRequest, NodePublishVolumeResponse, NodeServiceCapability, NodeStageVolumeRequest,
     NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest,
-    NodeUnstageVolumeResponse, VolumeUsage,
+    NodeUnstageVolumeResponse,
 };
 use tonic::{Request, Response, Status};
 use tracing::warn;
 
 use crate::engine_half::plugin::Plugin;
 use crate::engine_half::publish_request::PublishRequest;
+use crate::engine_half::service::health;
 use crate::engine_half::status::status;
+use crate::engine_half::volume::Volume;
 use crate::protocol::{TargetPath, VolumeId};
 
 /// Answers kubelet.
@@ -76,7 +78,7 @@ impl Node for NodeService {
         self.answer("unpublish", &volume_id, result).map(|()| Response::new(NodeUnpublishVolumeResponse {}))
     }
 
-    /// Bytes and inodes, as the volume's own file system counts them.
+    /// Bytes, inodes and the condition of CSI 1.12.
     async fn node_get_volume_stats(
         &self,
         request: Request<NodeGetVolumeStatsRequest>,
@@ -84,6 +86,17 @@ impl Node for NodeService {
         let NodeGetVolumeStatsRequest { volume_id, volume_path, staging_target_path: _ } = request.into_inner();
         let result = self.stats(&volume_id, &volume_path);
         self.answer("stats", &volume_id, result).map(Response::new)
+    }
+
+    /// "MAY be called for a volume that is not currently staged or published": such a one is not known here.
+    async fn node_get_volume_health(
+        &self,
+        request: Request<NodeGetVolumeHealthRequest>,
+    ) -> Result<Response<NodeGetVolumeHealthResponse>, Status> {
+        let NodeGetVolumeHealthRequest { volume_id, volume_publish_path, staging_target_path: _ } =
+            request.into_inner();
+        let result = self.health(&volume_id, &volume_publish_path);
+        self.answer("health", &volume_id, result).map(Response::new)
     }
 
     /// Exactly what is implemented.
@@ -94,7 +107,14 @@ impl Node for NodeService {
         let capability = |kind: rpc::Type| NodeServiceCapability {
             r#type: Some(node_service_capability::Type::Rpc(Rpc { r#type: kind.into() })),
         };
-        let capabilities = [rpc::Type::VolumeMountGroup, rpc::Type::GetVolumeStats].map(capability).into();
+        // The third for kubelet, to 1.36; the fourth for whoever speaks CSI 1.13. Neither minds the other's number.
+        let offered = [
+            rpc::Type::VolumeMountGroup,
+            rpc::Type::GetVolumeStats,
+            rpc::Type::VolumeCondition,
+            rpc::Type::GetVolumeHealth,
+        ];
+        let capabilities = offered.map(capability).into();
         Ok(Response::new(NodeGetCapabilitiesResponse { capabilities }))
     }
 
@@ -115,6 +135,13 @@ impl Node for NodeService {
         _: Request<NodeUnstageVolumeRequest>,
     ) -> Result<Response<NodeUnstageVolumeResponse>, Status> {
         Err(not_offered("NodeUnstageVolume"))
+    }
+
+    async fn node_get_storage_health(
+        &self,
+        _: Request<NodeGetStorageHealthRequest>,
+    ) -> Result<Response<NodeGetStorageHealthResponse>, Status> {
+        Err(not_offered("NodeGetStorageHealth"))
     }
 
     async fn node_expand_volume(
@@ -140,26 +167,22 @@ impl NodeService {
         if path.is_empty() {
             return Err(Error::invalid("volume_path is missing"));
         }
-        // Compared and never opened, so it needs no check: where no target can be, nothing is published.
-        let volume = self.plugin.volumes.get(&id).filter(|volume| volume.target.as_str() == path);
-        let Some(volume) = volume else {
-            return Err(Error::missing(format!("volume {id} is not published at this volume_path")));
-        };
-        let stat = rustix::fs::fstatvfs(volume.generations.root()).map_err(|error| {
-            Error::internal("the volume's file system does not answer").with_detail(error.to_string())
-        })?;
-        let usage = |unit: Unit, total: u64, free: u64| VolumeUsage {
-            unit: unit.into(),
-            total: total.cast_signed(),
-            available: free.cast_signed(),
-            used: total.saturating_sub(free).cast_signed(),
-        };
-        Ok(NodeGetVolumeStatsResponse {
-            usage: vec![
-                usage(Unit::Bytes, stat.f_blocks * stat.f_frsize, stat.f_bavail * stat.f_frsize),
-                usage(Unit::Inodes, stat.f_files, stat.f_favail),
-            ],
-            volume_condition: None,
+        health::stats(&*self.published(&id, path)?)
+    }
+
+    fn health(&self, volume: &str, path: &str) -> Result<NodeGetVolumeHealthResponse, Error> {
+        let id = parse_volume(volume)?;
+        let health = health::health(&*self.published(&id, path)?);
+        Ok(NodeGetVolumeHealthResponse { volume_health: Some(health) })
+    }
+
+    /// The live volume of this id, at `path` where one is given. A path is compared and never opened, so it needs no check:
+    /// where no target can be, nothing is published.
+    fn published(&self, id: &VolumeId, path: &str) -> Result<Arc<Volume>, Error> {
+        let here = |volume: &Arc<Volume>| path.is_empty() || volume.target.as_str() == path;
+        self.plugin.volumes.get(id).filter(here).ok_or_else(|| {
+            let place = if path.is_empty() { "" } else { " at this path" };
+            Error::missing(format!("volume {id} is not published{place}"))
         })
     }
 
