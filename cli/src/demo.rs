@@ -118,7 +118,7 @@ async fn play(
     })?;
     let source = Source::start(kind, folder).await?;
     show.step(source.describe())?;
-    let plugin = Plugin::start(folder, ground, Arc::clone(show)).await?;
+    let plugin = Plugin::start(folder, ground, source.flag(), Arc::clone(show)).await?;
     show.step(format_args!("started the node plugin: {}", plugin.program()))?;
     summary.reduced = plugin.reduced()?;
     let lacks = |word| summary.reduced.iter().any(|reduced| reduced.as_str() == word);

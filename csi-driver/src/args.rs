@@ -42,6 +42,20 @@ pub struct Args {
     #[arg(long, env = "EVANESCE_CLASSES_DIR", default_value = "/etc/evanesce/classes", value_parser = absolute)]
     pub classes_dir: PathBuf,
 
+    /// The directory that the folders of `sealed` backends lie in or beneath.
+    #[arg(long, env = "EVANESCE_SEALED_DIR", default_value = "/etc/evanesce/sealed", value_parser = absolute)]
+    pub sealed_dir: PathBuf,
+
+    /// The TCP ports that backends listen on; a class with another port is refused, and no other is connected to but 53.
+    #[arg(
+        long,
+        env = "EVANESCE_BACKEND_PORTS",
+        default_value = "443,8200",
+        value_delimiter = ',',
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
+    pub backend_ports: Vec<u16>,
+
     /// A directory of files that only root may read: tokens, private keys, an age identity.
     #[arg(long, env = "EVANESCE_CREDENTIALS_DIR", value_parser = absolute)]
     pub credentials_dir: Option<PathBuf>,
@@ -221,6 +235,7 @@ mod tests {
         let args = parse(&[]).unwrap();
         assert_eq!(args.driver_name, "csi.evanesce.dev");
         assert_eq!(args.engine_uid, 60999);
+        assert_eq!(args.backend_ports, [443, 8200]);
         assert_eq!(args.node_tmpfs_limit, 512 << 20);
         assert_eq!(args.first_delivery_timeout, Duration::from_secs(20));
         assert_eq!(args.http_address, HttpAddress(Some(([127, 0, 0, 1], 9811).into())));
@@ -247,6 +262,8 @@ mod tests {
             ("--pods-dir", "/", "other than"),
             ("--csi-socket", "/a//b", "without"),
             ("--http-address", "9811", "127.0.0.1:9811"),
+            ("--backend-ports", "443,https", "invalid"),
+            ("--backend-ports", "0", "0 is not in"),
             ("--audit", "syslog", "file:/absolute/path"),
             ("--audit", "file:x", "absolute"),
             ("--node-tmpfs-limit", "5MB", "512Mi"),

@@ -6,16 +6,20 @@
 //! | | warden | launcher | engine half |
 //! | --- | --- | --- | --- |
 //! | uid | root | root | its own |
-//! | capabilities | to mount, to give files to owners, to read credentials | to change uid, to kill | none |
+//! | capabilities | to mount, to give files to owners, to read credentials | to change uid and root, to kill | none |
+//! | root directory | the container's | the container's | a private one, with what it reads by path |
+//! | TCP | none | as the container | to the backends' ports, from the HTTP port |
 //! | system calls | no network, no programs | all: its filter would be the engine half's too | no mounts, no programs |
 //! | dies with | | the warden | the launcher |
 
 #![expect(unsafe_code, reason = "close_range(2) has no safe wrapper")]
 
+use std::str::FromStr;
+
 use evanesce_runtime::harden::{
-    CapabilitySet, HardenError, die_with_parent, drop_all_capabilities, harden_process, keep_only_capabilities,
-    no_new_privs,
+    CapabilitySet, HardenError, die_with_parent, harden_process, keep_only_capabilities, move_in_as, no_new_privs,
 };
+use evanesce_runtime::landlock;
 use evanesce_runtime::seccomp::{Scope, SeccompError, engine_filter, install, warden_filter};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -29,6 +33,9 @@ pub enum ConfineError {
     /// Of the filter.
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
+    /// Of the ports.
+    #[error("cannot limit the ports for TCP: {0}")]
+    Ports(#[source] std::io::Error),
 }
 
 /// Whose uid the engine half runs under.
@@ -38,6 +45,47 @@ pub enum EngineUser {
     Own(u32),
     /// The warden's, because this user namespace has only one.
     Wardens,
+}
+
+/// What is left to an engine half. It stands on its command line, so that it is confined before it hears a byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leave {
+    /// Whom it runs as.
+    pub user: EngineUser,
+    /// The ports that it may open TCP connections to.
+    pub connect: Vec<u16>,
+    /// The one port that it may listen on.
+    pub listen: Option<u16>,
+}
+
+impl std::fmt::Display for Leave {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.user {
+            EngineUser::Own(uid) => write!(f, "uid={uid}")?,
+            EngineUser::Wardens => f.write_str("uid=warden")?,
+        }
+        self.connect.iter().try_for_each(|port| write!(f, " connect={port}"))?;
+        self.listen.iter().try_for_each(|port| write!(f, " listen={port}"))
+    }
+}
+
+impl FromStr for Leave {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        const BY_HAND: &str = "started by hand: start evanesce-csi";
+        let (mut user, mut connect, mut listen) = (None, Vec::new(), None);
+        for word in text.split(' ') {
+            match word.split_once('=').ok_or(BY_HAND)? {
+                ("uid", "warden") => user = Some(EngineUser::Wardens),
+                ("uid", uid) => user = Some(EngineUser::Own(uid.parse().map_err(|_| BY_HAND)?)),
+                ("connect", port) => connect.push(port.parse().map_err(|_| BY_HAND)?),
+                ("listen", port) => listen = Some(port.parse().map_err(|_| BY_HAND)?),
+                _ => return Err(BY_HAND),
+            }
+        }
+        Ok(Self { user: user.ok_or(BY_HAND)?, connect, listen })
+    }
 }
 
 /// The warden, before it starts anything: what its children inherit.
@@ -79,7 +127,7 @@ pub fn warden() -> Result<(), ConfineError> {
     Ok(())
 }
 
-/// The launcher, first thing.
+/// The launcher, once it has made the private root.
 ///
 /// # Errors
 /// When the kernel refuses, or the warden is gone already.
@@ -87,24 +135,52 @@ pub fn launcher(warden: i32, user: EngineUser) -> Result<(), ConfineError> {
     die_with_parent(warden)?;
     harden_process()?;
     no_new_privs()?;
-    match user {
-        EngineUser::Own(_) => {
-            keep_only_capabilities(CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::KILL)?;
-        }
-        EngineUser::Wardens => drop_all_capabilities()?,
-    }
+    let others = match user {
+        EngineUser::Own(_) => CapabilitySet::SETUID | CapabilitySet::SETGID | CapabilitySet::KILL,
+        EngineUser::Wardens => CapabilitySet::empty(),
+    };
+    keep_only_capabilities(CapabilitySet::SYS_CHROOT | others)?;
     Ok(())
 }
 
-/// The engine half, first thing: before any thread starts, because threads inherit and do not follow.
+/// The engine half, first thing: before any thread starts, because threads inherit and do not follow. Its working directory
+/// is the private root.
+///
+/// It comes with the launcher's capabilities rather than with its own uid, because only an exec of root's keeps the one
+/// that changes the root directory.
 ///
 /// # Errors
 /// When the kernel refuses, or the launcher is gone already.
-pub fn engine_half(launcher: i32) -> Result<(), ConfineError> {
+pub fn engine_half(launcher: i32, leave: &Leave) -> Result<(), ConfineError> {
+    no_new_privs()?;
+    move_in_as(match leave.user {
+        EngineUser::Own(uid) => Some(uid),
+        EngineUser::Wardens => None,
+    })?;
+    // After the change of uid, which undoes both.
     die_with_parent(launcher)?;
     harden_process()?;
-    no_new_privs()?;
-    drop_all_capabilities()?;
+    landlock::limit_ports(&leave.connect, leave.listen).map_err(ConfineError::Ports)?;
     install(&engine_filter()?, Scope::AllThreads)?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+    use super::*;
+
+    #[test]
+    fn what_is_left_to_an_engine_half_survives_its_command_line() {
+        for leave in [
+            Leave { user: EngineUser::Own(60999), connect: vec![53, 8200], listen: Some(9811) },
+            Leave { user: EngineUser::Wardens, connect: Vec::new(), listen: None },
+        ] {
+            assert_eq!(leave.to_string().parse::<Leave>().unwrap(), leave);
+        }
+        for not_one in ["", "uid=", "uid=1 connect=65536", "connect=1", "60999", "uid=1 shell=1"] {
+            assert!(not_one.parse::<Leave>().is_err(), "{not_one}");
+        }
+    }
 }

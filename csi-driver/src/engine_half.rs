@@ -31,8 +31,10 @@ mod testing;
 
 use std::error::Error as StdError;
 use std::io;
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use evanesce_engine::audit::log::{AuditLog, QUEUE};
@@ -49,6 +51,7 @@ use evanesce_engine::fetch::{Bounds, Fetcher};
 use evanesce_engine::keep::{HeapKeep, Keep};
 use evanesce_engine::names::NodeName;
 use evanesce_engine::projection::DigestKey;
+use evanesce_engine::reach::Reach;
 use evanesce_proto::csi::identity_server::IdentityServer;
 use evanesce_proto::csi::node_server::NodeServer;
 use evanesce_proto::registration::registration_server::RegistrationServer;
@@ -99,12 +102,24 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn StdError>> {
-    let launcher = std::env::args().nth(1).ok_or("started by hand: start evanesce-csi")?.parse()?;
-    confine::engine_half(launcher)?;
-    let start = Start::from_stdin()?;
+    // Asked here, because what tells of a container's share of the processors is not in the private root.
+    let workers = thread::available_parallelism().map_or(1, NonZero::get);
+    let start = begin()?;
     telemetry::init(start.config.log_format.into(), &start.config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(serve(start))
+}
+
+/// Confines the process that the launcher has started, and greets the warden.
+///
+/// # Errors
+/// When the process cannot be confined, or the warden is another build's.
+pub fn begin() -> Result<Start, Box<dyn StdError>> {
+    let (launcher, leave, _) = role::arguments()?;
+    // Nothing is read from it yet. It takes `/dev/null`, of which there is none in the private root.
+    let channel = role::channel_from_stdin()?;
+    confine::engine_half(launcher, &leave)?;
+    Ok(Start::from_channel(channel)?)
 }
 
 /// Runs until the warden asks for a drain, is gone, or something this half cannot do without fails.
@@ -127,7 +142,8 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
     let class_dir = Arc::new(ClassDirectory::watch(&config.classes_dir)?);
     let classes: Arc<dyn ClassSource> = Arc::clone(&class_dir) as _;
     let credentials: Arc<dyn CredentialFiles> = Arc::new(WardenFiles::new(warden.clone(), arena.clone()));
-    let registry = Registry::new(Arc::clone(&classes), credentials);
+    let reach = Reach { ports: config.backend_ports.clone(), sealed: config.sealed_dir.clone() };
+    let registry = Registry::new(Arc::clone(&classes), credentials, reach);
     let (reserved, lost, healthy) = (Arc::clone(&budget), Arc::clone(&log), Arc::clone(&log));
     Metrics::look_at(
         &mut all,

@@ -10,34 +10,30 @@
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::process::{Child, ExitCode, Stdio};
 
 use evanesce_engine::crash_point;
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 
-use crate::confine::{self, EngineUser};
+use crate::confine::{self, Leave};
+use crate::private_root::PrivateRoot;
 use crate::protocol::{Channel, ChannelError, FromLauncher, ToLauncher};
 use crate::role::{self, Role};
 
-/// What the command line says instead of a uid when there is only one.
-const WARDENS_UID: &str = "warden";
-
-/// Starts the launcher and returns the warden's end of its control channel: [`ToLauncher`] goes out, [`FromLauncher`]
+/// Starts the launcher, which first makes a private root with `readable` in it, and returns the warden's end of its control channel: [`ToLauncher`] goes out, [`FromLauncher`]
 /// comes back, and its end means that the launcher is gone. Call it from the main thread: the launcher dies with the thread
 /// that started it.
 ///
 /// # Errors
 /// When the program cannot be started.
-pub fn start(user: EngineUser) -> Result<Channel, ChannelError> {
+pub fn start(leave: &Leave, readable: &[PathBuf]) -> Result<Channel, ChannelError> {
     let (ours, theirs) = Channel::pair()?;
-    let user = match user {
-        EngineUser::Own(uid) => uid.to_string(),
-        EngineUser::Wardens => WARDENS_UID.to_owned(),
-    };
     role::command(Role::Launcher)
         .arg(std::process::id().to_string())
-        .arg(user)
+        .arg(leave.to_string())
+        .args(readable)
         .stdin(Stdio::from(OwnedFd::from(theirs)))
         // Away from the terminal's process group: an interrupt from the keyboard is for the warden, which drains.
         .process_group(0)
@@ -45,7 +41,8 @@ pub fn start(user: EngineUser) -> Result<Channel, ChannelError> {
     Ok(ours)
 }
 
-/// The launcher process; its arguments are the warden's pid and the engine half's uid.
+/// The launcher process; its arguments are the warden's pid, what is left to engine halves, and what they read by
+/// path.
 pub fn main() -> ExitCode {
     match run() {
         Ok(()) => ExitCode::SUCCESS,
@@ -57,14 +54,12 @@ pub fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let mut arguments = std::env::args().skip(1);
-    let warden = arguments.next().ok_or("started by hand: start evanesce-csi")?.parse()?;
-    let user = match arguments.next().ok_or("started by hand: start evanesce-csi")?.as_str() {
-        WARDENS_UID => EngineUser::Wardens,
-        uid => EngineUser::Own(uid.parse()?),
-    };
-    confine::launcher(warden, user)?;
+    let (warden, leave, readable) = role::arguments()?;
+    let readable: Vec<_> = readable.map(PathBuf::from).collect();
+    let root = PrivateRoot::make(&readable)?;
+    confine::launcher(warden, leave.user)?;
     let control = role::channel_from_stdin()?;
+    root.enter()?;
     let mut running: Option<Running> = None;
     loop {
         let (command, ended) = wait(&control, running.as_ref())?;
@@ -74,7 +69,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         }
         if command {
             match control.receive()? {
-                Some((ToLauncher::Start, _)) if running.is_none() => match Running::start(user) {
+                Some((ToLauncher::Start, _)) if running.is_none() => match Running::start(&leave) {
                     Ok((engine, channel)) => {
                         crash_point!("launcher:engine-started");
                         control.send(&FromLauncher::Started { pid: engine.child.id() }, &[channel.as_fd()])?;
@@ -98,15 +93,13 @@ struct Running {
 }
 
 impl Running {
-    fn start(user: EngineUser) -> Result<(Self, Channel), ChannelError> {
+    fn start(leave: &Leave) -> Result<(Self, Channel), ChannelError> {
         let (wardens, engines) = Channel::pair()?;
-        let mut command = role::command(Role::Engine);
-        command.arg(std::process::id().to_string()).stdin(Stdio::from(OwnedFd::from(engines)));
-        if let EngineUser::Own(uid) = user {
-            // Also empties the list of supplementary groups.
-            command.uid(uid).gid(uid);
-        }
-        let mut child = command.spawn()?;
+        let mut child = role::command(Role::Engine)
+            .arg(std::process::id().to_string())
+            .arg(leave.to_string())
+            .stdin(Stdio::from(OwnedFd::from(engines)))
+            .spawn()?;
         let pidfd = Pid::from_raw(child.id().cast_signed())
             .ok_or_else(|| io::Error::other("no process id"))
             .and_then(|pid| Ok(pidfd_open(pid, PidfdFlags::empty())?));

@@ -12,6 +12,7 @@ pub mod confine;
 pub mod engine_half;
 pub mod launcher;
 pub mod mount;
+pub mod private_root;
 pub mod protocol;
 pub mod role;
 pub mod warden;

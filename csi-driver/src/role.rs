@@ -4,6 +4,7 @@
 //! Which of the three processes this one is. The name a program was started under (`argv[0]`) tells, because all three are
 //! the same file, and whoever looks at the list of processes sees it too.
 
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
@@ -13,6 +14,7 @@ use std::process::{Command, ExitCode};
 
 use rustix::fs::{Mode, OFlags};
 
+use crate::confine::Leave;
 use crate::protocol::{Channel, ChannelError};
 
 /// One of the three processes.
@@ -66,6 +68,19 @@ pub fn command(role: Role) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.arg0(role.name());
     command
+}
+
+/// The command line of a process that this program started: its parent's pid, what is left to an engine half, and the rest.
+///
+/// # Errors
+/// When it is another: the program was started by hand.
+pub fn arguments() -> Result<(i32, Leave, impl Iterator<Item = OsString>), &'static str> {
+    const BY_HAND: &str = "started by hand: start evanesce-csi";
+    let mut arguments = std::env::args_os().skip(1);
+    let mut next = || arguments.next()?.into_string().ok();
+    let parent = next().and_then(|parent| parent.parse().ok()).ok_or(BY_HAND)?;
+    let leave = next().and_then(|leave| leave.parse().ok()).ok_or(BY_HAND)?;
+    Ok((parent, leave, arguments))
 }
 
 /// Standard input as a channel; what is left at descriptor 0 reads as empty.

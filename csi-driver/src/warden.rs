@@ -26,7 +26,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use evanesce_engine::crash_point;
-use evanesce_runtime::telemetry;
+use evanesce_runtime::metrics::Label as _;
+use evanesce_runtime::{landlock, telemetry};
 
 pub use credentials::CredentialsDir;
 pub use paths::PodsDir;
@@ -37,7 +38,7 @@ pub use supervise::{Fatal, Greeting, Supervisor};
 pub use volumes::Volumes;
 
 use crate::args::{Args, Audit};
-use crate::confine::{self, EngineUser};
+use crate::confine::{self, EngineUser, Leave};
 use crate::launcher;
 use crate::mount::LinuxKernel;
 use crate::protocol::{AuditChoice, EngineConfig, Limits, Reduced};
@@ -75,8 +76,11 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     if user == EngineUser::Wardens {
         reduced.extend([Reduced::SingleUid, Reduced::FileOwners]);
     }
+    if !landlock::limits_ports() {
+        reduced.push(Reduced::BackendPorts);
+    }
     for missing in &reduced {
-        tracing::warn!(%missing, "reduced: this machine does not give this protection");
+        tracing::warn!(missing = missing.as_str(), "reduced: this machine does not give this protection");
     }
     let digest_key = state.digest_key()?;
     let records = Records::load(state)?;
@@ -89,7 +93,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 
     let serve = || -> Result<Supervisor<LinuxKernel>, Box<dyn Error>> {
         crash_point!("start:sockets-bound");
-        let launcher = launcher::start(user)?;
+        let launcher = launcher::start(&leave(args, user), &[args.classes_dir.clone(), args.sealed_dir.clone()])?;
         crash_point!("start:launcher-started");
         confine::warden()?;
         let mut fds = vec![csi.as_fd().try_clone_to_owned()?, registration.as_fd().try_clone_to_owned()?];
@@ -128,6 +132,13 @@ fn engine_user(args: &Args) -> Result<EngineUser, Box<dyn Error>> {
     Ok(EngineUser::Own(args.engine_uid))
 }
 
+/// What is left to the engine half.
+fn leave(args: &Args, user: EngineUser) -> Leave {
+    const DNS: u16 = 53;
+    let connect = args.backend_ports.iter().copied().chain([DNS]).collect();
+    Leave { user, connect, listen: args.http_address.0.map(|address| address.port()) }
+}
+
 fn engine_config(args: &Args, reduced: Vec<Reduced>) -> EngineConfig {
     EngineConfig {
         driver_name: args.driver_name.clone(),
@@ -135,6 +146,8 @@ fn engine_config(args: &Args, reduced: Vec<Reduced>) -> EngineConfig {
         kubelet_csi_socket: args.kubelet_csi_socket.as_ref().unwrap_or(&args.csi_socket).clone(),
         pods_dir: args.pods_dir.clone(),
         classes_dir: args.classes_dir.clone(),
+        sealed_dir: args.sealed_dir.clone(),
+        backend_ports: args.backend_ports.clone(),
         http_address: args.http_address.0,
         audit: match args.audit {
             Audit::Stdout => AuditChoice::Stdout,

@@ -39,6 +39,8 @@ pub struct Options {
     pub log: String,
     /// Further arguments.
     pub arguments: Vec<String>,
+    /// Ports of backends that classes will name later; those that they name at the start are found.
+    pub ports: Vec<u16>,
     /// System calls that the kernel is to lack, by name (`src/bin/without.rs`).
     pub without: Vec<&'static str>,
     /// The program with crash points instead of the real one.
@@ -50,7 +52,14 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         // Everything, also of dependencies: what a test cannot see leak, it cannot find.
-        Self { log: "trace".into(), arguments: Vec::new(), without: Vec::new(), crash_points: false, under: Vec::new() }
+        Self {
+            log: "trace".into(),
+            arguments: Vec::new(),
+            ports: Vec::new(),
+            without: Vec::new(),
+            crash_points: false,
+            under: Vec::new(),
+        }
     }
 }
 
@@ -357,9 +366,29 @@ fn command(files: &Files, options: &Options) -> Result<Command> {
     }
     command.arg("--audit").arg(format!("file:{}", files.audit.display()));
     command.arg("--http-address").arg(format!("127.0.0.1:{}", files.http));
+    let ports: Vec<_> = options.ports.iter().copied().chain(ports_of_classes(&files.classes)?).collect();
+    if !ports.is_empty() {
+        let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
+        command.arg("--backend-ports").arg(ports.join(","));
+    }
     command.args(["--log", &options.log]);
     command.args(&options.arguments);
     Ok(command)
+}
+
+/// The ports of the backends that the classes name now.
+fn ports_of_classes(classes: &Path) -> Result<Vec<u16>> {
+    let mut ports = Vec::new();
+    for entry in fs::read_dir(classes)? {
+        let path = entry?.path();
+        let text = if path.is_file() { fs::read_to_string(path)? } else { String::new() };
+        for address in text.split("://").skip(1) {
+            let authority = address.split(|end: char| !end.is_ascii_alphanumeric() && !".:[]-".contains(end)).next();
+            let port: Option<u16> = authority.and_then(|authority| authority.rsplit_once(':')?.1.parse().ok());
+            ports.extend(port);
+        }
+    }
+    Ok(ports)
 }
 
 /// A failed test shows what the plugin had to say.

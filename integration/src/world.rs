@@ -86,6 +86,13 @@ impl Setup {
         self
     }
 
+    /// A port that a backend of a class that is written later listens on.
+    #[must_use]
+    pub fn port(mut self, port: u16) -> Self {
+        self.options.ports.push(port);
+        self
+    }
+
     /// A kernel that lacks these system calls, for every process of the plugin.
     #[must_use]
     pub fn without(mut self, calls: &[&'static str]) -> Self {

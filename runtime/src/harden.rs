@@ -15,8 +15,8 @@ use std::io;
 
 use rustix::io::Errno;
 use rustix::process::{
-    DumpableBehavior, Pid, Resource, Rlimit, Signal, getppid, set_dumpable_behavior, set_parent_process_death_signal,
-    setrlimit, umask,
+    DumpableBehavior, Gid, Pid, Resource, Rlimit, Signal, Uid, chdir, chroot, getppid, set_dumpable_behavior,
+    set_parent_process_death_signal, setrlimit, umask,
 };
 use rustix::thread::{self, CapabilitySets};
 
@@ -100,6 +100,32 @@ pub fn drop_all_capabilities() -> Result<(), HardenError> {
 /// [`HardenError::Refused`].
 pub fn keep_only_capabilities(keep: CapabilitySet) -> Result<(), HardenError> {
     alone()?;
+    keep_only(keep)
+}
+
+/// Makes the working directory the root directory, becomes `user` (with the group of that number and no other; `None`
+/// stays who it is), and gives up every capability. One verb, because each step needs what the next one takes, and
+/// because there may be no `/proc` where it leads.
+///
+/// A process that was handed a descriptor of a directory outside still reaches what is beneath that.
+///
+/// # Errors
+///
+/// As [`keep_only_capabilities`].
+pub fn move_in_as(user: Option<u32>) -> Result<(), HardenError> {
+    alone()?;
+    chroot(".").map_err(refused("chroot"))?;
+    chdir("/").map_err(refused("chdir"))?;
+    if let Some(user) = user {
+        let (uid, gid) = (Uid::from_raw(user), Gid::from_raw(user));
+        thread::set_thread_groups(&[]).map_err(refused("setgroups"))?;
+        thread::set_thread_res_gid(gid, gid, gid).map_err(refused("setresgid"))?;
+        thread::set_thread_res_uid(uid, uid, uid).map_err(refused("setresuid"))?;
+    }
+    keep_only(CapabilitySet::empty())
+}
+
+fn keep_only(keep: CapabilitySet) -> Result<(), HardenError> {
     let held = thread::capabilities(None).map_err(refused("capget"))?;
     let missing = keep - held.permitted;
     if !missing.is_empty() {

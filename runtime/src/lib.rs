@@ -10,7 +10,7 @@
 //! not even root may read through `/proc`.
 //!
 //! **The process.** [`harden`] gives up core dumps, capabilities and a life beyond the parent's; [`seccomp`] the system
-//! calls that each half goes without. Both belong at the very start of `main`, before any thread.
+//! calls that each half goes without, [`landlock`] the ports. All belong at the very start of `main`, before any thread.
 //!
 //! **Saying what happens.** [`telemetry`] sets up logs and keeps libraries from printing what they are handed;
 //! [`metrics`] has every metric declared once, with labels whose values are known; [`ready`] names what start-up still
@@ -23,6 +23,7 @@ pub mod arena;
 pub mod drain;
 pub mod harden;
 pub mod http;
+pub mod landlock;
 pub mod metrics;
 pub mod ready;
 pub mod seccomp;

@@ -77,6 +77,14 @@ impl Source {
         Ok(source)
     }
 
+    /// What the plugin has to be told in order to reach it.
+    pub(crate) fn flag(&self) -> String {
+        match self {
+            Self::Sealed { folder, .. } => format!("--sealed-dir={}", folder.display()),
+            Self::OpenBao(server) => format!("--backend-ports={}", server.port()),
+        }
+    }
+
     /// What a person is told.
     pub(crate) fn describe(&self) -> String {
         match self {

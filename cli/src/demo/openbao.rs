@@ -22,6 +22,7 @@ pub(crate) const LOG: &str = "bao.log";
 pub(crate) struct OpenBao {
     child: Child,
     program: PathBuf,
+    port: u16,
     address: String,
     token: String,
     home: PathBuf,
@@ -52,7 +53,7 @@ impl OpenBao {
             .stderr(log);
         let child = tied::spawn(&mut command).with_context(|| format!("{} cannot be started", program.display()))?;
         let address = format!("http://127.0.0.1:{port}");
-        let mut server = Self { child, program, address, token, home: folder.to_owned() };
+        let mut server = Self { child, program, port, address, token, home: folder.to_owned() };
         let end = Instant::now() + PATIENCE;
         while Instant::now() < end {
             if let Some(status) = server.child.try_wait()? {
@@ -69,6 +70,11 @@ impl OpenBao {
     /// Which program it is.
     pub(crate) fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// The port of its address.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Where it answers.

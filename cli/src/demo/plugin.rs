@@ -47,8 +47,8 @@ pub(crate) struct Plugin {
 }
 
 impl Plugin {
-    /// Starts it below `folder` and waits until it is ready for kubelet. From now on its audit events are shown.
-    pub(crate) async fn start(folder: &Path, ground: Ground, show: Arc<Show>) -> anyhow::Result<Self> {
+    /// Starts it below `folder`, with one more `flag`, and waits until it is ready for kubelet. From now on its audit events are shown.
+    pub(crate) async fn start(folder: &Path, ground: Ground, flag: String, show: Arc<Show>) -> anyhow::Result<Self> {
         for name in ["pods", "state", "registration"] {
             fs::create_dir_all(folder.join(name))?;
         }
@@ -65,7 +65,7 @@ impl Plugin {
         ] {
             command.arg(flag).arg(folder.join(name));
         }
-        command.args(["--http-address", "none", "--audit", "stdout", "--log-format", "json"]);
+        command.arg(flag).args(["--http-address", "none", "--audit", "stdout", "--log-format", "json"]);
         if ground == Ground::Rootless {
             command.arg("--single-uid");
         }

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use evanesce_csi::protocol::Reduced;
+use evanesce_runtime::metrics::Label as _;
 use serde::Deserialize;
 
 /// The mount option that keeps a volume's pages out of swap.
@@ -40,8 +41,9 @@ pub(crate) fn explain(name: &str) -> Lack {
         (Reduced::SingleUid, "engine uid", "both halves of the plugin run under one uid"),
         (Reduced::FileOwners, FS_GROUP, "files cannot be given to another owner or group"),
         (Reduced::StagedAttach, "staged attach", "a mount is attached privately for a moment before it is cloned"),
+        (Reduced::BackendPorts, "backend ports", "this kernel cannot limit the ports that the engine half connects to"),
     ];
-    let found = known.into_iter().find(|(reduced, word, _)| [reduced.name(), word].contains(&name));
+    let found = known.into_iter().find(|(reduced, word, _)| [reduced.as_str(), word].contains(&name));
     match found {
         Some((_, word, meaning)) => Lack { word: word.into(), meaning },
         None => Lack { word: name.to_owned().into(), meaning: "see the plugin's documentation" },

@@ -157,22 +157,6 @@ label! {
 }
 
 label! {
-    /// A protection this node does not give.
-    pub enum Missing("protection") {
-        /// tmpfs pages may reach swap.
-        Swap = "swap",
-        /// The engine half has the warden's uid.
-        SingleUid = "single uid",
-        /// Files keep one owner.
-        FileOwners = "file owners",
-        /// A volume is attached privately for a moment first.
-        StagedAttach = "staged attach",
-        /// A seccomp filter is missing.
-        Seccomp = "seccomp",
-    }
-}
-
-label! {
     /// What kept values live in.
     pub enum Memory("memory") {
         /// Pages that root cannot read.
@@ -291,14 +275,13 @@ impl Metrics {
         let ended =
             all.counter::<()>("restarts", "How often this half was started again since the start of the other one");
         ended.add((), restarts);
-        let lacks = all.gauge::<(Missing,)>(
+        let lacks = all.gauge::<(Reduced,)>(
             "protection_missing",
             "Protections that this node does not give: 1 where it lacks one",
             None,
         );
-        for missing in Missing::ALL {
-            let here = reduced.iter().any(|reduced| reduced.name() == missing.as_str());
-            lacks.set((*missing,), f64::from(u8::from(here)));
+        for protection in Reduced::ALL {
+            lacks.set((*protection,), f64::from(u8::from(reduced.contains(protection))));
         }
         let has = all.gauge::<(Memory,)>("kept_memory_info", "What tokens and other kept values live in", None);
         has.set((memory,), 1.0);

@@ -19,7 +19,6 @@ use crate::protocol::{
     AuditChoice, Channel, ChannelError, CredentialName, DigestKey, EngineConfig, EngineFrame, FileIdentity, HelloBack,
     Owner, Reply, Request, TargetPath, VolumeId, WardenError, WardenFrame,
 };
-use crate::role;
 
 /// How long the warden may take to say hello.
 const GREETING: Duration = Duration::from_secs(20);
@@ -60,15 +59,7 @@ pub enum StartError {
 }
 
 impl Start {
-    /// Waits for the warden's hello on standard input and answers it. Blocks; call it before the asynchronous runtime.
-    ///
-    /// # Errors
-    /// [`StartError`]: exit.
-    pub fn from_stdin() -> Result<Self, StartError> {
-        Self::from_channel(role::channel_from_stdin()?)
-    }
-
-    /// [`Start::from_stdin`], on any channel.
+    /// Waits for the warden's hello and answers it. Blocks; call it before the asynchronous runtime.
     ///
     /// # Errors
     /// [`StartError`]: exit.

@@ -3,12 +3,11 @@
 
 //! The greeting: what an engine half is told when it starts, and what it answers.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use evanesce_runtime::telemetry;
+use evanesce_runtime::{label, telemetry};
 use serde::{Deserialize, Serialize};
 use zeroize::ZeroizeOnDrop;
 
@@ -79,6 +78,10 @@ pub struct EngineConfig {
     pub pods_dir: PathBuf,
     /// Where the volume classes and backends are written.
     pub classes_dir: PathBuf,
+    /// The directory that sealed secrets lie in.
+    pub sealed_dir: PathBuf,
+    /// The TCP ports that backends listen on.
+    pub backend_ports: Vec<u16>,
     /// Where metrics and health are served; `None` turns them off.
     pub http_address: Option<SocketAddr>,
     /// Where audit events go.
@@ -146,34 +149,20 @@ impl From<LogFormat> for telemetry::LogFormat {
     }
 }
 
-/// A protection that this machine, or this way of starting, does not give. Shown in the log and in a metric.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub enum Reduced {
-    /// tmpfs here has no `noswap` (Linux before 6.4, or a user namespace): pages may reach swap, if there is any.
-    Swap,
-    /// There is one uid only: the engine half runs under the warden's, without capabilities.
-    SingleUid,
-    /// Files cannot be given to another owner.
-    FileOwners,
-    /// A detached mount cannot be cloned (Linux before 6.15): it is attached privately for a moment first.
-    StagedAttach,
-}
-
-impl Reduced {
-    /// A stable name for metrics and events.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Swap => "swap",
-            Self::SingleUid => "single uid",
-            Self::FileOwners => "file owners",
-            Self::StagedAttach => "staged attach",
-        }
-    }
-}
-
-impl fmt::Display for Reduced {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
+label! {
+    /// A protection that this machine, or this way of starting, does not give. Shown in the log and in a metric.
+    #[derive(Serialize, Deserialize)]
+    pub enum Reduced("protection") {
+        /// tmpfs here has no `noswap` (Linux before 6.4, or a user namespace): pages may reach swap, if there is any.
+        Swap = "swap",
+        /// There is one uid only: the engine half runs under the warden's, without capabilities.
+        SingleUid = "single uid",
+        /// Files cannot be given to another owner.
+        FileOwners = "file owners",
+        /// A detached mount cannot be cloned (Linux before 6.15): it is attached privately for a moment first.
+        StagedAttach = "staged attach",
+        /// The engine half's TCP connections cannot be limited to the backends' ports (Linux before 6.7, or without
+        /// Landlock).
+        BackendPorts = "backend ports",
     }
 }

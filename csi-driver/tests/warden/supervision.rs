@@ -88,6 +88,8 @@ fn config(ground: &Ground) -> EngineConfig {
         kubelet_csi_socket: ground.path("csi/csi.sock"),
         pods_dir: ground.pods(),
         classes_dir: "/etc/evanesce/classes".into(),
+        sealed_dir: "/etc/evanesce/sealed".into(),
+        backend_ports: vec![443],
         http_address: None,
         audit: AuditChoice::None,
         limits: Limits { node_tmpfs: CEILING, namespace_tmpfs: CEILING },

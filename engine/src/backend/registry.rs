@@ -16,20 +16,22 @@ use crate::error::Error;
 use crate::fetch::{BackendHandle, Backends};
 use crate::names::BackendName;
 use crate::policy::{Allow, Glob, SecretPattern};
+use crate::reach::Reach;
 use crate::spec::backend::{AllowSpec, BackendSpec, Provider};
 
 /// The backends of the classes of one source.
 pub struct Registry {
     classes: Arc<dyn ClassSource>,
     credentials: Arc<dyn CredentialFiles>,
+    reach: Reach,
     passed_over: Arc<PassedOver>,
     built: Mutex<BTreeMap<BackendName, Arc<BackendHandle>>>,
 }
 
 impl Registry {
-    /// A registry whose backends read their credentials files from `credentials`.
-    pub fn new(classes: Arc<dyn ClassSource>, credentials: Arc<dyn CredentialFiles>) -> Self {
-        Self { classes, credentials, passed_over: Arc::default(), built: Mutex::default() }
+    /// A registry whose backends read their credentials files from `credentials`, and need no more than `reach`.
+    pub fn new(classes: Arc<dyn ClassSource>, credentials: Arc<dyn CredentialFiles>, reach: Reach) -> Self {
+        Self { classes, credentials, reach, passed_over: Arc::default(), built: Mutex::default() }
     }
 
     /// How often addresses of backends were passed over, for a metric.
@@ -46,6 +48,7 @@ impl Backends for Registry {
         if let Some(handle) = built.get(name).filter(|handle| handle.revision == class.revision) {
             return Ok(Arc::clone(handle));
         }
+        self.reach.check(&class.spec.provider).map_err(|error| error.context(format!("SecretBackend {name}")))?;
         let handle = Arc::new(build(&class.spec, class.revision, &self.credentials, &self.passed_over)?);
         built.insert(name.clone(), Arc::clone(&handle));
         Ok(handle)
@@ -104,7 +107,7 @@ mod tests {
     use crate::names::{Namespace, VolumeClassName};
     use crate::secret::SecretBytes;
     use crate::spec::VolumeSpec;
-    use crate::spec::backend::{Limits, VaultAuth, VaultSpec};
+    use crate::spec::backend::{Limits, SealedSpec, VaultAuth, VaultSpec};
     use tokio::sync::watch;
 
     struct NoFiles;
@@ -164,7 +167,8 @@ mod tests {
     fn a_backend_is_built_again_when_its_class_changes_and_not_before() {
         let class = |revision| Class { spec: Arc::new(spec(kubernetes("app"), "kv/*", None)), revision };
         let classes = Arc::new(OneClass(Mutex::new(class(1))));
-        let registry = Registry::new(Arc::clone(&classes) as Arc<dyn ClassSource>, Arc::new(NoFiles));
+        let reach = Reach { ports: vec![443], sealed: "/sealed".into() };
+        let registry = Registry::new(Arc::clone(&classes) as Arc<dyn ClassSource>, Arc::new(NoFiles), reach);
         let name = BackendName::parse("vault").unwrap();
         let first = registry.find(&name).unwrap();
         assert!(Arc::ptr_eq(&first, &registry.find(&name).unwrap()));
@@ -174,6 +178,28 @@ mod tests {
         assert_eq!(second.revision, 2);
         let other = registry.find(&BackendName::parse("other").unwrap()).err().unwrap();
         assert_eq!(other.kind(), Kind::Missing);
+    }
+
+    #[test]
+    fn what_the_process_cannot_reach_is_refused_with_the_flag_to_set() {
+        let refused = |reach: Reach, spec: BackendSpec| {
+            let classes = OneClass(Mutex::new(Class { spec: Arc::new(spec), revision: 1 }));
+            let registry = Registry::new(Arc::new(classes), Arc::new(NoFiles), reach);
+            registry.find(&BackendName::parse("vault").unwrap()).err().map(|error| error.message().to_owned())
+        };
+        let reach = |port, sealed: &str| Reach { ports: vec![port], sealed: sealed.into() };
+        let vault = || spec(kubernetes("app"), "kv/*", None);
+        assert_eq!(refused(reach(443, "/sealed"), vault()), None);
+        let error = refused(reach(8200, "/sealed"), vault()).unwrap();
+        assert!(error.contains("port 443") && error.contains("--backend-ports"), "{error}");
+
+        let sealed = |directory: &str| {
+            let sealed = SealedSpec { directory: directory.into(), identity_file: "id".into() };
+            BackendSpec { provider: Provider::Sealed(sealed), ..spec(kubernetes("app"), "app/*", None) }
+        };
+        assert_eq!(refused(reach(443, "/sealed"), sealed("/sealed/team")), None);
+        let error = refused(reach(443, "/sealed"), sealed("/sealed-else")).unwrap();
+        assert!(error.contains("/sealed-else") && error.contains("--sealed-dir"), "{error}");
     }
 
     #[test]
