@@ -24,6 +24,8 @@ pub const CONCURRENT_PUBLISHES: Count = /*                    */ Count::new(20, 
 pub const CONCURRENT_CALLS: Count = /*                        */ Count::new(200, 1_000);
 /// Callers that meet at two volumes in every order.
 pub const CALLERS_AT_TWO_VOLUMES: Count = /*                  */ Count::new(2, 3);
+/// Volumes of as many service accounts that start at once, with a backend that is far away.
+pub const LOADED_VOLUMES: Count = /*                          */ Count::new(40, 250);
 /// Deaths of the engine half while volumes are in use.
 pub const ENGINE_KILLS: Count = /*                            */ Count::new(3, 20);
 

@@ -25,6 +25,7 @@ pub mod processes;
 pub mod recorder;
 pub mod scratch;
 pub mod sight;
+pub mod slow_link;
 pub mod token_review;
 pub mod wait;
 pub mod world;

@@ -9,7 +9,7 @@
 //! `http://` addresses.
 
 use std::{
-    net::{Ipv4Addr, TcpListener},
+    net::{Ipv4Addr, SocketAddr, TcpListener},
     process::Command,
 };
 
@@ -46,6 +46,7 @@ pub struct OpenBao {
     admin: Admin,
     authority: Authority,
     address: String,
+    socket: SocketAddr,
     plain_address: String,
     files: Scratch,
 }
@@ -103,13 +104,20 @@ impl OpenBao {
         command.arg("server").arg("-config").arg(config).env_clear();
         let mut server = Child::spawn(command, &files.path().join("output"))?;
         let admin = Admin::unseal(&plain_address, &mut server).await?;
-        Ok(Self { server, admin, authority, address, plain_address, files })
+        let socket = (Ipv4Addr::LOCALHOST, tls).into();
+        Ok(Self { server, admin, authority, address, socket, plain_address, files })
     }
 
     /// The address with TLS; trust [`OpenBao::authority_pem`].
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// Where the address with TLS is.
+    #[must_use]
+    pub fn socket(&self) -> SocketAddr {
+        self.socket
     }
 
     /// The address without TLS, of the same server.

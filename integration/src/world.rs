@@ -58,6 +58,7 @@ pub struct World<B> {
 pub struct Setup {
     classes: String,
     allow: String,
+    limits: String,
     options: Options,
 }
 
@@ -76,6 +77,13 @@ impl Setup {
         self.allow.push_str("    - ");
         self.allow.push_str(entry);
         self.allow.push('\n');
+        self
+    }
+
+    /// The backend's `limits`, in YAML.
+    #[must_use]
+    pub fn limits(mut self, limits: &str) -> Self {
+        self.limits = format!("  limits: {limits}\n");
         self
     }
 
@@ -165,7 +173,11 @@ impl<B> World<B> {
         let scratch = Scratch::new()?;
         // Before the plugin starts: then it is not ready before it knows them.
         let directory = scratch.directory("classes")?;
-        write_classes(&directory, "start.yaml", &format!("{class}{}---\n{DB_CLASS}{}", setup.allow, setup.classes))?;
+        write_classes(
+            &directory,
+            "start.yaml",
+            &format!("{class}{}{}---\n{DB_CLASS}{}", setup.allow, setup.limits, setup.classes),
+        )?;
         let plugin = Plugin::start(&scratch, setup.options).await?;
         let kubelet = Kubelet::new(plugin.pods(), plugin.csi_socket(), &plugin.registration_socket());
         Ok(Self { plugin, kubelet, backend, cluster, scratch })

@@ -238,7 +238,8 @@ impl Fetcher {
         let answers: Vec<Answer> = results.into_iter().map(answer).collect();
         for (grant, answer) in grants.iter().zip(&answers) {
             self.answered(&order, grant, answer, Source::Asked);
-            if answer.result.is_err() {
+            // That a secret is not there is no login's fault.
+            if answer.result.as_ref().is_err_and(|error| error.kind != BackendErrorKind::NotFound) {
                 login.retire();
             }
         }

@@ -207,7 +207,7 @@ pub static LIMITS: Table = Table {
     about: "Bounds on what is asked of the backend.",
     keys: &[
         key("timeout", "duration", "`10s`", "For one request, connection included; 100ms to 60s."),
-        key("parallel", "number", "`8`", "How many requests of one delivery run side by side; 1 to 64."),
+        key("parallel", "number", "`16`", "How many requests of one delivery run side by side; 1 to 64."),
         key(
             "parallelPerNode",
             "number",

@@ -46,6 +46,12 @@ impl WorkloadName {
         }
     }
 
+    /// Another pod of the same service account.
+    #[must_use]
+    pub fn sibling(&self, pod: &str) -> Self {
+        Self { pod: pod.to_owned(), pod_uid: uuid::Uuid::now_v7().to_string(), ..self.clone() }
+    }
+
     /// The name of its user, as the API server has it.
     #[must_use]
     pub fn username(&self) -> String {

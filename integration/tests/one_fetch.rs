@@ -1,0 +1,135 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! What the pods of one service account that start together cost the server, as the server counts it.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use evanesce_integration::openbao::{KubernetesRole, OpenBao};
+use evanesce_integration::sight;
+use evanesce_integration::token_review::WorkloadName;
+use evanesce_integration::wait;
+use evanesce_integration::world::{AUDIENCE, Setup, World};
+use serde_json::json;
+use tokio::task::JoinSet;
+
+const VOLUMES: usize = 100;
+const SECRETS: usize = 10;
+
+/// A class whose volumes have this many files, each from a secret of its own.
+fn class() -> String {
+    let mut class = "apiVersion: evanesce.dev/v1alpha1
+kind: SecretVolume
+metadata: {name: many, namespace: payments}
+spec:
+  refresh: {every: 1h}
+  files:
+"
+    .to_owned();
+    for number in 0..SECRETS {
+        writeln!(class, "    - {{path: f{number}, from: {{backend: vault, secret: kv/payments/{number}, key: a}}}}")
+            .unwrap();
+    }
+    class
+}
+
+/// A server with the secrets, which lets every service account of the namespace in.
+async fn world() -> World<OpenBao> {
+    // Longer than the slowest machine needs for all of it: what is counted here is who asks, not how fast.
+    let setup = Setup::default().class(&class()).limits("{reuse: 60s}").log("info");
+    let setup = setup.allow("{namespaces: [payments], serviceAccounts: [\"*\"], secrets: [\"kv/payments/*\"]}");
+    let world = setup.argument("--first-delivery-timeout=100s").openbao().await.unwrap();
+    let role = KubernetesRole {
+        name: "app",
+        namespaces: &["payments"],
+        service_accounts: &["*"],
+        audience: AUDIENCE,
+        policies: &["payments"],
+    };
+    world.backend.admin().kubernetes_role("kubernetes", role).await.unwrap();
+    for number in 0..SECRETS {
+        world
+            .backend
+            .admin()
+            .put("kv", &format!("payments/{number}"), json!({"a": format!("v{number}")}))
+            .await
+            .unwrap();
+    }
+    world
+}
+
+/// Publishes a volume for each of these pods at once, looks at every file, and answers how often the server was asked.
+async fn asked(world: &World<OpenBao>, pods: &[WorkloadName]) -> BTreeMap<String, usize> {
+    let before = world.backend.requests().unwrap().len();
+    let mut publishes = JoinSet::new();
+    for pod in pods {
+        let (kubelet, volume) = (world.kubelet.clone(), world.volume(pod, "many"));
+        publishes.spawn(async move {
+            kubelet.publish(&volume).await.unwrap_or_else(|status| panic!("{status}"));
+            for number in 0..SECRETS {
+                assert_eq!(sight::text(volume.target_path(), &format!("f{number}")), format!("v{number}"));
+            }
+        });
+    }
+    publishes.join_all().await;
+    let mut asked = BTreeMap::new();
+    for request in world.backend.requests().unwrap().into_iter().skip(before) {
+        let what = if request.path.ends_with("/login") { "logins" } else { "reads" };
+        *asked.entry(what.to_owned()).or_default() += 1;
+    }
+    asked
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_volumes_of_one_service_account_cost_one_login_and_one_read_for_each_secret() {
+    let world = world().await;
+    let first = world.pod("payments", "app");
+    let pods: Vec<_> = (0..VOLUMES).map(|number| first.sibling(&format!("app-{number}"))).collect();
+    assert_eq!(asked(&world, &pods).await, [("logins".into(), 1), ("reads".into(), SECRETS)].into());
+
+    // One of them more finds everything there.
+    assert_eq!(asked(&world, &[first.sibling("late")]).await, BTreeMap::new());
+    // Each has its own line in the log, and one in a hundred says that it asked.
+    let log = world.plugin.audit();
+    let fetches = || log.iter().filter(|event| event["metadata"]["event_code"] == "fetch");
+    assert_eq!(fetches().count(), (VOLUMES + 1) * SECRETS);
+    assert_eq!(fetches().filter(|event| event["unmapped"]["answer"] == "asked").count(), SECRETS);
+    let ids = |asked: bool| {
+        let told = fetches().filter(move |event| (event["unmapped"]["answer"] == "asked") == asked);
+        told.map(|event| event["api"]["request"]["uid"].as_str().unwrap().to_owned())
+            .collect::<std::collections::BTreeSet<_>>()
+    };
+    assert_eq!(ids(false), ids(true), "a shared answer names the request that was made");
+    assert_eq!(log.iter().filter(|event| event["metadata"]["event_code"] == "login").count(), 1);
+    let metrics = world.plugin.metrics().await.unwrap();
+    assert!(metrics.contains("evanesce_answers_total{backend=\"vault\",source=\"asked\"} 10"), "{metrics}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_service_accounts_share_nothing() {
+    let world = world().await;
+    let (app, other) = (world.pod("payments", "app"), world.pod("payments", "other"));
+    // An account of the same name that was made anew has another uid, and is another one.
+    let anew = world.pod("payments", "app");
+    for (pods, identities) in [(vec![&app, &other], 2), (vec![&anew], 1)] {
+        let pods: Vec<_> =
+            (0..VOLUMES / 2).flat_map(|n| pods.iter().map(move |pod| pod.sibling(&format!("p{n}")))).collect();
+        let expected = [("logins".into(), identities), ("reads".into(), identities * SECRETS)];
+        assert_eq!(asked(&world, &pods).await, expected.into());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_connection_outlives_the_burst() {
+    let world = world().await;
+    let first = world.pod("payments", "app");
+    let pods: Vec<_> = (0..10).map(|number| first.sibling(&format!("app-{number}"))).collect();
+    asked(&world, &pods).await;
+    // The server's port in hexadecimal at the remote end, and 01 for ESTABLISHED: our ends of connections to it.
+    let remote = format!(":{:04X} 01", world.backend.socket().port());
+    let open = || std::fs::read_to_string("/proc/net/tcp").unwrap().matches(&remote).count();
+    wait::until("the connections are closed", || open() == 0).await;
+}
