@@ -6,9 +6,11 @@
 //! This file is one delivery's side of it. What deliveries have in common is in the [`Fetcher`]: logins and questions
 //! that are under way, and answers that stay for a moment.
 
+mod alive;
 mod fetcher;
 mod flight;
 mod gate;
+mod login;
 mod question;
 mod reuse;
 
@@ -31,9 +33,10 @@ use crate::spec::backend::Limits;
 use crate::token::Tokens;
 
 pub use fetcher::Fetcher;
-use fetcher::{Answer, Found, Login, Order, is_static};
+use fetcher::{Answer, Found, Order, is_static};
 use gate::Gate;
 pub use gate::Meter;
+use login::Login;
 use question::Asker;
 pub use reuse::Bounds;
 
@@ -257,6 +260,10 @@ async fn timed<T>(limit: Duration, call: impl Future<Output = Result<T, BackendE
 
 fn late(limit: Duration) -> BackendError {
     BackendError::new(BackendErrorKind::TimedOut, format!("no answer within limits.timeout ({limit:?})"))
+}
+
+fn cut_short() -> BackendError {
+    BackendError::new(BackendErrorKind::Unavailable, "the question was cut short before its answer")
 }
 
 fn failure(error: &BackendError) -> Outcome {

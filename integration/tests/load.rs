@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use evanesce_integration::openbao::{KubernetesRole, OpenBao};
@@ -40,10 +41,11 @@ async fn a_full_node_starts_with_a_backend_that_is_far_away() {
     let anonymous = || kibibytes(&engine.status("RssAnon").unwrap());
     let idle = anonymous();
     let begun = Instant::now();
-    let volumes: Vec<Publish> =
-        (0..count).map(|number| world.volume(&world.pod("payments", &format!("app-{number}")), "load")).collect();
+    let volume = |number| Arc::new(world.volume(&world.pod("payments", &format!("app-{number}")), "load"));
+    let volumes: Vec<Arc<Publish>> = (0..count).map(volume).collect();
     let mut publishes = JoinSet::new();
-    for volume in volumes.clone() {
+    for volume in &volumes {
+        let volume = Arc::clone(volume);
         let kubelet = world.kubelet.clone();
         publishes.spawn(async move { (begun.elapsed(), kubelet.publish(&volume).await, begun.elapsed()) });
     }

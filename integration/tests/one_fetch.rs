@@ -41,7 +41,8 @@ async fn world() -> World<OpenBao> {
     // Longer than the slowest machine needs for all of it: what is counted here is who asks, not how fast.
     let setup = Setup::default().class(&class()).limits("{reuse: 60s}").log("info");
     let setup = setup.allow("{namespaces: [payments], serviceAccounts: [\"*\"], secrets: [\"kv/payments/*\"]}");
-    let world = setup.argument("--first-delivery-timeout=100s").openbao().await.unwrap();
+    let setup = setup.argument("--first-delivery-timeout=100s").argument("--namespace-tmpfs-limit=512Mi");
+    let world = setup.openbao().await.unwrap();
     let role = KubernetesRole {
         name: "app",
         namespaces: &["payments"],

@@ -11,20 +11,18 @@
 //!
 //! Policy is not asked here: who comes with a [`Grant`] has been through it. Nothing here holds a lock across a wait.
 
-use std::collections::HashMap;
-use std::hash::Hash;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
 use super::BackendHandle;
+use super::alive::Alive;
 use super::flight::Flight;
 use super::gate::Meter;
+use super::login::Login;
 use super::question::{Asker, Question};
 use super::reuse::{Bounds, Endpoint, Reuse};
-use super::{failure, late, shown, timed};
+use super::{cut_short, failure, late, shown, timed};
 use crate::audit::{Auditor, Event, Outcome, Source, Subject};
 use crate::backend::{BackendError, BackendErrorKind, Caller, Session};
 use crate::clock::Clock;
@@ -32,11 +30,6 @@ use crate::keep::Keep;
 use crate::policy::Grant;
 use crate::secret::Secret;
 use crate::token::Token;
-
-/// A login that is older takes no newcomers, so that a right that was taken away ends also where somebody always asks.
-const OLDEST_LOGIN: Duration = Duration::from_secs(30);
-/// Ended flights are looked for when there are so many entries.
-const FIRST_TIDYING: usize = 64;
 
 /// Asks backends for all deliveries of a node.
 pub struct Fetcher {
@@ -58,13 +51,6 @@ pub(super) struct Order {
     pub(super) token: Option<Arc<Token>>,
     pub(super) subject: Subject,
     pub(super) auditor: Arc<dyn Auditor>,
-}
-
-/// A login, under way or made.
-pub(super) struct Login {
-    flight: Flight<Result<Arc<dyn Session>, BackendError>>,
-    /// Something failed with it: newcomers make their own.
-    retired: AtomicBool,
 }
 
 /// What one question of a batch was answered.
@@ -184,11 +170,11 @@ impl Fetcher {
     }
 
     fn join_login(self: &Arc<Self>, state: &mut State, order: &Arc<Order>, now: Instant) -> (Arc<Login>, bool) {
-        if let Some(login) = state.logins.get(&order.asker).filter(|login| login.takes_newcomers(now)) {
+        let there = state.logins.get(&order.asker).filter(|login| login.takes_newcomers(now));
+        if let Some(login) = there.filter(|_| order.is_told_apart()) {
             return (login, false);
         }
-        let flight = Flight::begin(now, Arc::clone(self).open(Arc::clone(order)));
-        let login = Arc::new(Login { flight, retired: AtomicBool::new(false) });
+        let login = Arc::new(Login::begin(now, Arc::clone(self).open(Arc::clone(order))));
         state.logins.insert(Arc::clone(&order.asker), &login);
         (login, true)
     }
@@ -299,37 +285,15 @@ impl State {
 }
 
 impl Order {
-    /// Whether the answer may serve others. Where a token is wanted but does not name the account's uid, a re-created
-    /// account cannot be told from the one before, so nothing is.
+    /// Whether the answer may serve others.
     fn shares(&self, grant: &Grant) -> bool {
-        let told_apart = self.token.as_ref().is_none_or(|token| token.claims().service_account_uid.is_some());
-        told_apart && self.handle.backend.shareable(grant)
-    }
-}
-
-impl Login {
-    /// The session, once it is open.
-    pub(super) async fn session(&self) -> Result<Arc<dyn Session>, BackendError> {
-        self.flight.wait().await.unwrap_or_else(|| Err(cut_short()))
+        self.is_told_apart() && self.handle.backend.shareable(grant)
     }
 
-    /// Takes no newcomers any more: they log in anew, so that a token that the server no longer honours is not handed
-    /// from one to the next.
-    pub(super) fn retire(&self) {
-        self.retired.store(true, Ordering::Relaxed);
-    }
-
-    fn takes_newcomers(&self, now: Instant) -> bool {
-        let age = now.saturating_duration_since(self.flight.begun());
-        let young = |session: &Arc<dyn Session>| {
-            let half = session.login().ttl.map_or(OLDEST_LOGIN, |ttl| ttl / 2);
-            age < half.min(OLDEST_LOGIN)
-        };
-        !self.retired.load(Ordering::Relaxed)
-            && match self.flight.landed() {
-                None => true,
-                Some(opened) => opened.as_ref().is_ok_and(young),
-            }
+    /// Where a token is wanted but does not name the account's uid, a re-created account cannot be told from the one
+    /// before, so nothing is shared.
+    fn is_told_apart(&self) -> bool {
+        self.token.as_ref().is_none_or(|token| token.claims().service_account_uid.is_some())
     }
 }
 
@@ -344,38 +308,4 @@ impl Place {
 /// Whether an answer has no end of its own: one with a lease or an expiry was made for who asked.
 pub(super) fn is_static(secret: &Secret) -> bool {
     secret.lease.is_none() && secret.expires_at.is_none()
-}
-
-fn cut_short() -> BackendError {
-    BackendError::new(BackendErrorKind::Unavailable, "the question was cut short before its answer")
-}
-
-/// What somebody still holds, by key. Nothing is kept alive by being in here.
-struct Alive<K, T> {
-    entries: HashMap<K, Weak<T>>,
-    tidy_at: usize,
-}
-
-impl<K, T> Default for Alive<K, T> {
-    fn default() -> Self {
-        Self { entries: HashMap::new(), tidy_at: FIRST_TIDYING }
-    }
-}
-
-impl<K: Eq + Hash, T> Alive<K, T> {
-    fn get(&self, key: &K) -> Option<Arc<T>> {
-        self.entries.get(key)?.upgrade()
-    }
-
-    fn insert(&mut self, key: K, value: &Arc<T>) {
-        if self.entries.len() >= self.tidy_at {
-            self.entries.retain(|_, value| value.strong_count() > 0);
-            self.tidy_at = FIRST_TIDYING.max(2 * self.entries.len());
-        }
-        self.entries.insert(key, Arc::downgrade(value));
-    }
-
-    fn remove(&mut self, key: &K) {
-        self.entries.remove(key);
-    }
 }

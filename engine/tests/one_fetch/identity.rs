@@ -88,6 +88,8 @@ async fn pods_of_one_account_make_two_fetches_where_the_backend_tells_pods_apart
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_shared_where_the_token_does_not_name_the_accounts_uid() {
-    let one = Ask::of(&store(), &["db"]).but(|ask| ask.account_uid = None);
+    let fake = store();
+    let one = Ask::of(&fake, &["db"]).but(|ask| ask.account_uid = None);
     assert_eq!(fetches(&one, &one).await, [2, 2]);
+    assert_eq!(fake.counts().logins, 4);
 }
