@@ -177,6 +177,8 @@ pub(crate) async fn until(mut is_so: impl FnMut() -> bool) {
 pub(crate) struct CountingKeep {
     pub(crate) live: Arc<AtomicUsize>,
     pub(crate) bytes: Arc<AtomicUsize>,
+    /// How many there were, ever.
+    pub(crate) ever: AtomicUsize,
     /// The most bytes that fit; none where zero.
     pub(crate) capacity: Mutex<Option<usize>>,
 }
@@ -190,6 +192,7 @@ impl Keep for CountingKeep {
             return Err(Error::exhausted("full"));
         }
         self.live.fetch_add(1, Ordering::Relaxed);
+        self.ever.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(value.len(), Ordering::Relaxed);
         Ok(Box::new(Counted(value, Arc::clone(&self.live), Arc::clone(&self.bytes))))
     }
