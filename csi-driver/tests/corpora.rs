@@ -99,6 +99,7 @@ fn publishes() -> Vec<Seed> {
         publish().raw_tokens("{", TokensIn::Secrets),
         publish().read_only(false),
         publish().attribute("other", "x"),
+        publish().attribute("\u{1}".repeat(900), "x"),
     ];
     named("publish", requests.map(|publish| ordered(&publish)))
 }

@@ -13,6 +13,7 @@ use crate::backend::Backend;
 use crate::error::Error;
 use crate::secret_ref::{SecretRef, WirePath};
 use crate::workload::Workload;
+use crate::yaml::shown;
 
 pub use grant::Grant;
 
@@ -71,7 +72,7 @@ impl SecretPattern {
     /// # Errors
     /// [`Kind::Invalid`](crate::error::Kind::Invalid), with the rule that is broken.
     pub fn parse(pattern: &str, backend: &dyn Backend) -> Result<Self, Error> {
-        let wrong = |rule: &str| Error::invalid(format!("secret pattern {pattern:?} {rule}"));
+        let wrong = |rule: &str| Error::invalid(format!("secret pattern \"{}\" {rule}", shown(pattern)));
         if pattern == "*" {
             return Ok(Self { segments: Vec::new(), any_depth: true, names_system: false });
         }

@@ -10,6 +10,7 @@ use ring::hmac;
 
 use crate::error::Error;
 use crate::secret::SecretBytes;
+use crate::yaml::shown;
 
 /// Longest path of a file in a volume, in bytes.
 const LONGEST_PATH: usize = 1024;
@@ -31,7 +32,7 @@ impl FilePath {
     /// # Errors
     /// [`Kind::Invalid`](crate::error::Kind::Invalid) with the rule that is broken.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let wrong = |rule: &str| Err(Error::invalid(format!("file path {text:?} {rule}")));
+        let wrong = |rule: &str| Err(Error::invalid(format!("file path \"{}\" {rule}", shown(text))));
         if text.is_empty() || text.len() > LONGEST_PATH {
             return Err(Error::invalid(format!("a file path has 1 to {LONGEST_PATH} bytes")));
         }
@@ -62,7 +63,8 @@ impl FilePath {
     pub fn join(&self, name: &str) -> Result<Self, Error> {
         if name.contains('/') {
             return Err(Error::invalid(format!(
-                "key {name:?} holds '/', so it cannot be a file name: select it with 'key'"
+                "key \"{}\" holds '/', so it cannot be a file name: select it with 'key'",
+                shown(name)
             )));
         }
         Self::parse(&format!("{}/{name}", self.0))

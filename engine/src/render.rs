@@ -14,6 +14,7 @@ use crate::projection::{File, Mode, Projection};
 use crate::secret::{Secret, SecretBytes, Value, ValueKind};
 use crate::secret_ref::SecretRef;
 use crate::spec::volume::{FileSpec, Select, VolumeSpec};
+use crate::yaml::shown;
 
 /// Renders every file of `spec`. `group` is the pod's fsGroup.
 ///
@@ -60,8 +61,10 @@ fn file(entry: &FileSpec, group: Option<u32>, bytes: SecretBytes) -> File {
 
 fn missing_key(entry: &FileSpec, key: &str) -> Error {
     Error::missing(format!(
-        "{} has no key {key:?}, which file {} asks for: check the spelling in the SecretVolume",
-        entry.from, entry.path
+        "{} has no key \"{}\", which file {} asks for: check the spelling in the SecretVolume",
+        entry.from,
+        shown(key),
+        entry.path
     ))
 }
 

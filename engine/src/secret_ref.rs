@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use crate::error::Error;
 use crate::names::BackendName;
+use crate::yaml::shown;
 
 /// Longest path, in bytes.
 const LONGEST: usize = 1024;
@@ -30,7 +31,7 @@ impl SecretPath {
     /// # Errors
     /// [`Kind::Invalid`](crate::error::Kind::Invalid) with the rule that is broken; the path itself is not secret.
     pub fn parse(text: &str) -> Result<Self, Error> {
-        let wrong = |rule: &str| Err(Error::invalid(format!("secret path {text:?} {rule}")));
+        let wrong = |rule: &str| Err(Error::invalid(format!("secret path \"{}\" {rule}", shown(text))));
         if text.is_empty() || text.len() > LONGEST {
             return Err(Error::invalid(format!("a secret path has 1 to {LONGEST} bytes")));
         }

@@ -22,6 +22,8 @@ pub const SWAPS: Count = /*                                   */ Count::new(2_00
 pub const CONCURRENT_PUBLISHES: Count = /*                    */ Count::new(20, 200);
 /// Calls at the same time at few volumes, some of which are not waited for.
 pub const CONCURRENT_CALLS: Count = /*                        */ Count::new(200, 1_000);
+/// The same to the built plugin.
+pub const CONCURRENT_CALLS_OF_THE_PLUGIN: Count = /*          */ Count::new(60, 300);
 /// Callers that meet at two volumes in every order.
 pub const CALLERS_AT_TWO_VOLUMES: Count = /*                  */ Count::new(2, 3);
 /// Volumes of as many service accounts that start at once, with a backend that is far away.

@@ -23,6 +23,7 @@ use evanesce_proto::csi::{
     NodeGetVolumeStatsResponse, NodePublishVolumeRequest, NodeUnpublishVolumeRequest,
 };
 use evanesce_proto::kubelet::{CALL_TIMEOUT, PLUGIN_TYPE, PLUGIN_VERSION, Publish};
+use evanesce_proto::raw::Raw;
 use evanesce_proto::registration::registration_client::RegistrationClient;
 use evanesce_proto::registration::{InfoRequest, RegistrationStatus};
 use rustix::mount::UnmountFlags;
@@ -32,8 +33,6 @@ use tonic::{Code, Request, Status};
 use crate::mounts;
 
 mod dial;
-
-pub use dial::Raw;
 
 /// Kubelet's note about a volume, beside the target.
 const VOLUME_DATA: &str = "vol_data.json";

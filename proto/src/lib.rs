@@ -22,4 +22,7 @@ pub mod registration;
 
 pub mod kubelet;
 
+#[cfg(feature = "testing")]
+pub mod raw;
+
 mod redact;

@@ -56,7 +56,8 @@ impl PublishRequest {
         }
         if let Some(name) = request.secrets.keys().next() {
             return Err(Error::invalid(format!(
-                "secrets holds {name:?}: this driver takes only kubelet's service-account tokens; remove nodePublishSecretRef"
+                "secrets holds \"{}\": this driver takes only kubelet's service-account tokens; remove nodePublishSecretRef",
+                shown(name)
             )));
         }
         let Some(capability) = request.volume_capability else {
@@ -165,11 +166,17 @@ impl Context {
         let unknown = self.0.keys().filter(|key| !key.starts_with(kubelet::RESERVED_PREFIX)).min();
         match unknown {
             Some(key) => Err(Error::invalid(format!(
-                "volumeAttributes has an unknown key {key:?}: the only one is {CLASS}; a pod chooses a SecretVolume and never overrides it"
+                "volumeAttributes has an unknown key \"{}\": the only one is {CLASS}; a pod chooses a SecretVolume and never overrides it",
+                shown(key)
             ))),
             None => Ok(()),
         }
     }
+}
+
+/// The beginning of a key that somebody wrote, for a message that becomes an event of the pod.
+fn shown(key: &str) -> String {
+    key.chars().take(80).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]
@@ -291,6 +298,7 @@ mod tests {
             ("secretVolume", |r| set(r, CLASS, "")),
             ("secretVolume", |r| set(r, CLASS, "../x")),
             ("unknown key \"secretvolume\"", |r| set(r, "secretvolume", "db")),
+            ("unknown key \"\\u{1}", |r| set(r, &"\u{1}".repeat(1 << 20), "db")),
         ];
         for (index, (named, wrong)) in table.iter().enumerate() {
             let mut request = publish().request();
@@ -299,6 +307,7 @@ mod tests {
             assert_eq!(error.kind(), Kind::Invalid, "row {index}: {error}");
             assert!(error.message().contains(named), "row {index} should name {named}: {error}");
             assert!(!error.message().contains("CANARY"), "row {index} shows a secret: {error}");
+            assert!(error.message().len() < 1024, "row {index} is no event: {} bytes", error.message().len());
         }
     }
 }

@@ -151,7 +151,9 @@ impl Channel {
             // Both greetings begin alike, for ever: the variant (0), the protocol, the version.
             match postcard::take_from_bytes::<(u32, u32, String)>(packet) {
                 Ok(((0, theirs, version), _)) if theirs != PROTOCOL => {
-                    Err(ChannelError::OtherProtocol { theirs, version: version.escape_debug().to_string() })
+                    // Somebody else's text, in a line of our log.
+                    let version = version.chars().take(64).flat_map(char::escape_debug).collect();
+                    Err(ChannelError::OtherProtocol { theirs, version })
                 }
                 _ => decode(packet),
             }

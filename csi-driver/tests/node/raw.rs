@@ -3,49 +3,10 @@
 
 //! Messages that no Rust type can hold: bytes where text must be.
 
-use bytes::{Buf, BufMut};
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::codegen::http::uri::PathAndQuery;
-use tonic::{Code, Request, Status};
+use evanesce_proto::raw::Raw;
+use tonic::Code;
 
 use crate::ground::{Node, code};
-
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = ();
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = Status;
-
-    fn encode(&mut self, message: Vec<u8>, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put_slice(&message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = ();
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<()>, Status> {
-        buffer.advance(buffer.remaining());
-        Ok(Some(()))
-    }
-}
 
 /// A length-delimited field of protobuf.
 fn field(number: u8, content: &[u8]) -> Vec<u8> {
@@ -55,9 +16,7 @@ fn field(number: u8, content: &[u8]) -> Vec<u8> {
 }
 
 async fn send(node: &Node, call: &'static str, message: Vec<u8>) -> Code {
-    let mut grpc = tonic::client::Grpc::new(node.channel.clone());
-    grpc.ready().await.unwrap();
-    code(grpc.unary(Request::new(message), PathAndQuery::from_static(call), Raw).await)
+    code(Raw::new(node.channel.clone()).call(call, message).await)
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,6 +5,7 @@
 
 use crate::error::Error;
 use crate::workload::Workload;
+use crate::yaml::shown;
 
 /// Longest role, in bytes, before and after filling in.
 const LONGEST: usize = 512;
@@ -29,7 +30,7 @@ impl RoleTemplate {
     /// # Errors
     /// [`Kind::Invalid`](crate::error::Kind::Invalid) for another placeholder or a character that no role's name has.
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
-        let wrong = |rule: &str| Err(Error::invalid(format!("role {text:?} {rule}")));
+        let wrong = |rule: &str| Err(Error::invalid(format!("role \"{}\" {rule}", shown(text))));
         if text.is_empty() || text.len() > LONGEST {
             return Err(Error::invalid(format!("a role has 1 to {LONGEST} bytes")));
         }

@@ -35,7 +35,7 @@ pub const TARGETS: [(&str, Check); 7] = [
 pub const CANARY: &str = "CANARY7f3a";
 
 /// The longest message, in bytes: it becomes a pod's event, a header of an answer and a line of a log.
-const LONGEST: usize = 2048;
+const LONGEST: usize = 4096;
 
 /// Holds an error to what has to be true of every one.
 pub fn sober(error: &Error) {
