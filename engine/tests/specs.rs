@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evanesce_engine::error::Kind;
-use evanesce_engine::spec::backend::{PemSource, Provider, VaultAuth};
+use evanesce_engine::spec::backend::{Limits, PemSource, Provider, VaultAuth};
 use evanesce_engine::spec::volume::Select;
 use evanesce_engine::spec::{ClassName, Document, Documents, VolumeSpec, keys};
 
@@ -111,7 +111,9 @@ fn the_designs_example_means_what_it_says() {
     let VaultAuth::Kubernetes { mount, role, audience } = &vault.auth else { panic!() };
     assert_eq!((mount.as_str(), role.as_str(), audience.as_str()), ("kubernetes", "app", "vault"));
     assert_eq!(backend.allow[0].secrets, ["kv/payments/*", "database/creds/*"]);
-    assert_eq!((backend.limits.timeout, backend.limits.parallel), (Duration::from_secs(10), 8));
+    let limits =
+        Limits { timeout: Duration::from_secs(10), parallel: 16, parallel_per_node: 64, reuse: Duration::from_secs(5) };
+    assert_eq!(backend.limits, limits);
     assert_eq!((namespace.as_str(), name.as_str()), ("payments", "app-db"));
     assert_eq!((spec.refresh.every, spec.refresh.jitter_percent), (Duration::from_secs(300), 10));
     assert_eq!((spec.keep_previous, spec.size), (VolumeSpec::DEFAULT_KEEP_PREVIOUS, None));
@@ -127,7 +129,9 @@ fn every_other_value_means_what_it_says() {
     assert_eq!(vault.ca, Some(PemSource::File("vault-ca.pem".to_owned())));
     assert_eq!((vault.namespace.as_deref(), vault.kv_mounts.join(" ")), (Some("team/a"), "kv apps/kv".to_owned()));
     assert_eq!(backend.allow[0].role.as_deref(), Some("readonly"));
-    assert_eq!((backend.limits.timeout, backend.limits.parallel), (Duration::from_secs(60), 64));
+    let limits =
+        Limits { timeout: Duration::from_secs(60), parallel: 64, parallel_per_node: 1024, reuse: Duration::ZERO };
+    assert_eq!(backend.limits, limits);
 
     let [Document::Volume { spec, .. }, Document::Backend(backend)] = &parsed("03_")[..] else { panic!() };
     let Provider::Sealed(sealed) = &backend.provider else { panic!() };
