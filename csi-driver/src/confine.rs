@@ -9,7 +9,7 @@
 //! | capabilities | to mount, to give files to owners, to read credentials | to change uid and root, to kill | none |
 //! | root directory | the container's | the container's | a private one, with what it reads by path |
 //! | TCP | none | as the container | to the backends' ports, from the HTTP port |
-//! | system calls | no network, no programs | all: its filter would be the engine half's too | no mounts, no programs |
+//! | system calls | a list: it mounts | all: its filter would be the engine half's too | a list: it talks |
 //! | dies with | | the warden | the launcher |
 
 #![expect(unsafe_code, reason = "close_range(2) has no safe wrapper")]
@@ -20,7 +20,7 @@ use evanesce_runtime::harden::{
     CapabilitySet, HardenError, die_with_parent, harden_process, keep_only_capabilities, move_in_as, no_new_privs,
 };
 use evanesce_runtime::landlock;
-use evanesce_runtime::seccomp::{Scope, SeccompError, engine_filter, install, warden_filter};
+use evanesce_runtime::seccomp::{Scope, SeccompError, Unlisted, engine_filter, install, warden_filter};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -123,7 +123,7 @@ pub fn warden() -> Result<(), ConfineError> {
     no_new_privs()?;
     // DAC_READ_SEARCH: credentials files and volumes may belong to others.
     keep_only_capabilities(CapabilitySet::SYS_ADMIN | CapabilitySet::CHOWN | CapabilitySet::DAC_READ_SEARCH)?;
-    install(&warden_filter()?, Scope::AllThreads)?;
+    install(&warden_filter(Unlisted::OF_THIS_BUILD)?, Scope::AllThreads)?;
     Ok(())
 }
 
@@ -151,7 +151,7 @@ pub fn launcher(warden: i32, user: EngineUser) -> Result<(), ConfineError> {
 ///
 /// # Errors
 /// When the kernel refuses, or the launcher is gone already.
-pub fn engine_half(launcher: i32, leave: &Leave) -> Result<(), ConfineError> {
+pub fn engine_half(launcher: i32, leave: &Leave, unlisted: Unlisted) -> Result<(), ConfineError> {
     no_new_privs()?;
     move_in_as(match leave.user {
         EngineUser::Own(uid) => Some(uid),
@@ -161,7 +161,7 @@ pub fn engine_half(launcher: i32, leave: &Leave) -> Result<(), ConfineError> {
     die_with_parent(launcher)?;
     harden_process()?;
     landlock::limit_ports(&leave.connect, leave.listen).map_err(ConfineError::Ports)?;
-    install(&engine_filter()?, Scope::AllThreads)?;
+    install(&engine_filter(unlisted)?, Scope::AllThreads)?;
     Ok(())
 }
 

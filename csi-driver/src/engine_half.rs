@@ -58,6 +58,7 @@ use evanesce_proto::registration::registration_server::RegistrationServer;
 use evanesce_runtime::arena::{Arena, ArenaError, ArenaKind};
 use evanesce_runtime::http;
 use evanesce_runtime::ready::Readiness;
+use evanesce_runtime::seccomp::Unlisted;
 use evanesce_runtime::telemetry;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -104,21 +105,21 @@ pub fn main() -> ExitCode {
 fn run() -> Result<(), Box<dyn StdError>> {
     // Asked here, because what tells of a container's share of the processors is not in the private root.
     let workers = thread::available_parallelism().map_or(1, NonZero::get);
-    let start = begin()?;
+    let start = begin(Unlisted::OF_THIS_BUILD)?;
     telemetry::init(start.config.log_format.into(), &start.config.log)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
     runtime.block_on(serve(start))
 }
 
-/// Confines the process that the launcher has started, and greets the warden.
+/// Confines the process that the launcher has started, and greets the warden. Whoever tries the confinement begins here.
 ///
 /// # Errors
 /// When the process cannot be confined, or the warden is another build's.
-pub fn begin() -> Result<Start, Box<dyn StdError>> {
+pub fn begin(unlisted: Unlisted) -> Result<Start, Box<dyn StdError>> {
     let (launcher, leave, _) = role::arguments()?;
     // Nothing is read from it yet. It takes `/dev/null`, of which there is none in the private root.
     let channel = role::channel_from_stdin()?;
-    confine::engine_half(launcher, &leave)?;
+    confine::engine_half(launcher, &leave, unlisted)?;
     Ok(Start::from_channel(channel)?)
 }
 

@@ -1,109 +1,156 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! The refused calls by name. Numbers are libc's, for the architecture that is compiled for.
+//! The calls that each half makes, by name. Numbers are libc's, for the architecture that is compiled for.
+//!
+//! `.ci/syscalls` writes down what the processes call during the integration tests and compares it with these tables: what
+//! it finds is here without a remark. What stands here although it is not seen has the reason beside it.
 
 use libc::{c_int, c_long};
 
-/// Newer than libc's table; the number is the same on every architecture since Linux 5.1.
-const SYS_OPEN_TREE_ATTR: c_long = 467;
-
-/// libc has no name for it on every architecture and C library.
-const SYS_KEXEC_FILE_LOAD: c_long = if cfg!(target_arch = "x86_64") { 320 } else { 294 };
-
-/// `ioctl` that types into a terminal. The values are those of asm-generic, which x86-64 and aarch64 share.
-pub(super) const TIOCSTI: c_int = 0x5412;
-/// `ioctl` that pastes into a virtual console.
-pub(super) const TIOCLINUX: c_int = 0x541C;
-
-/// No half of Evanesce needs these after its start.
+/// What every program does: memory, threads that run already, time, ends.
 pub(super) const EVERYWHERE: &[c_long] = &[
-    // Other programs.
-    libc::SYS_execve,
-    libc::SYS_execveat,
-    // Other processes' memory and descriptors.
-    libc::SYS_ptrace,
-    libc::SYS_process_vm_readv,
-    libc::SYS_process_vm_writev,
-    libc::SYS_process_madvise,
-    libc::SYS_pidfd_getfd,
-    libc::SYS_kcmp,
-    // A second way to make system calls, which no filter sees.
-    libc::SYS_io_uring_setup,
-    libc::SYS_io_uring_enter,
-    libc::SYS_io_uring_register,
-    // Large surfaces with a history.
-    libc::SYS_bpf,
-    libc::SYS_perf_event_open,
-    libc::SYS_userfaultfd,
-    libc::SYS_add_key,
-    libc::SYS_request_key,
-    libc::SYS_keyctl,
-    // Files by handle, past every directory's permissions.
-    libc::SYS_name_to_handle_at,
-    libc::SYS_open_by_handle_at,
-    // Another view of the machine.
-    libc::SYS_setns,
-    libc::SYS_unshare,
-    libc::SYS_chroot,
-    libc::SYS_pivot_root,
-    libc::SYS_personality,
-    // The kernel and the machine.
-    libc::SYS_kexec_load,
-    SYS_KEXEC_FILE_LOAD,
-    libc::SYS_init_module,
-    libc::SYS_finit_module,
-    libc::SYS_delete_module,
-    libc::SYS_reboot,
-    libc::SYS_swapon,
-    libc::SYS_swapoff,
-    libc::SYS_acct,
-    libc::SYS_quotactl,
-    libc::SYS_quotactl_fd,
-    libc::SYS_syslog,
-    libc::SYS_vhangup,
-    libc::SYS_sethostname,
-    libc::SYS_setdomainname,
-    // The clock: leases and the audit log are dated by it.
-    libc::SYS_settimeofday,
-    libc::SYS_clock_settime,
-    libc::SYS_clock_adjtime,
-    libc::SYS_adjtimex,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_iopl,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_ioperm,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_modify_ldt,
+    libc::SYS_brk,
+    libc::SYS_munmap,
+    libc::SYS_mremap, // a large allocation grows
+    libc::SYS_madvise,
+    libc::SYS_futex,
+    libc::SYS_sched_yield, // a lock under load
+    libc::SYS_getrandom,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn, // after a handler
+    libc::SYS_sigaltstack,
+    libc::SYS_restart_syscall, // the kernel's own, after a stop
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_clock_gettime, // where the vDSO has no clock
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_getcwd, // a panic names files
+    libc::SYS_uname,  // the resolver asks for the host's name
+    libc::SYS_getuid, // libc, before it looks for files of settings
+    libc::SYS_geteuid,
+    libc::SYS_getgid,
+    libc::SYS_getegid,
 ];
 
-/// What the mounting half does and the other never.
-pub(super) const MOUNTS: &[c_long] = &[
-    libc::SYS_mount,
+/// Files and descriptors, in both halves.
+pub(super) const FILES: &[c_long] = &[
+    libc::SYS_openat,
+    libc::SYS_openat2,
+    libc::SYS_close,
+    libc::SYS_dup, // beside F_DUPFD_CLOEXEC
+    libc::SYS_dup3,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_pread64,
+    libc::SYS_write,
+    libc::SYS_writev,
+    libc::SYS_lseek,
+    libc::SYS_fstat,
+    libc::SYS_newfstatat,
+    libc::SYS_statx,
+    libc::SYS_statfs,
+    libc::SYS_fstatfs,
+    libc::SYS_getdents64,
+    libc::SYS_readlinkat,
+    libc::SYS_mkdirat,
+    libc::SYS_renameat,
+    libc::SYS_renameat2, // the same on architectures without the older one
+    libc::SYS_unlinkat,
+    libc::SYS_symlinkat,
+    libc::SYS_fchmod,
+    libc::SYS_fchmodat,
+    libc::SYS_ftruncate,
+    libc::SYS_fsync,
+    libc::SYS_fdatasync,
+    libc::SYS_ppoll,
+    libc::SYS_recvmsg,
+    libc::SYS_getsockopt,
+    libc::SYS_setsockopt,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_readlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+];
+
+/// The half that talks to the network and sees secrets.
+pub(super) const ENGINE: &[c_long] = &[
+    // Threads.
+    libc::SYS_rseq,
+    libc::SYS_set_robust_list,
+    libc::SYS_sched_getaffinity,
+    // The event loop.
+    libc::SYS_epoll_create1,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait, // where there is no epoll_wait
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    libc::SYS_eventfd2,
+    // Sockets; which, is a condition.
+    libc::SYS_bind,
+    libc::SYS_listen,
+    libc::SYS_accept4,
+    libc::SYS_connect,
+    libc::SYS_getpeername,
+    libc::SYS_getsockname,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmmsg, // the resolver
+    libc::SYS_shutdown,
+    // Classes.
+    libc::SYS_inotify_init1,
+    libc::SYS_inotify_add_watch,
+    libc::SYS_inotify_rm_watch,
+    // Protected memory.
+    SYS_MEMFD_SECRET,
+    libc::SYS_mlock, // where there is no memfd_secret
+    libc::SYS_mlock2,
+    libc::SYS_munlock,
+];
+
+/// The half that mounts.
+pub(super) const WARDEN: &[c_long] = &[
+    libc::SYS_mount, // where the calls below are missing
     libc::SYS_umount2,
     libc::SYS_fsopen,
     libc::SYS_fsconfig,
     libc::SYS_fsmount,
     libc::SYS_fspick,
     libc::SYS_open_tree,
-    SYS_OPEN_TREE_ATTR,
     libc::SYS_move_mount,
     libc::SYS_mount_setattr,
+    libc::SYS_fchown,
+    libc::SYS_fchownat,
+    // The connection for the liveness probe.
+    libc::SYS_connect,
+    libc::SYS_sendmsg,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rmdir,
 ];
 
-/// Watching who opens files: the mounting half's.
-pub(super) const WATCHES: &[c_long] = &[libc::SYS_fanotify_init, libc::SYS_fanotify_mark];
+/// libc has no name for it on every architecture; the number is the same on all.
+const SYS_MEMFD_SECRET: c_long = 447;
 
-/// Ways to a new process other than `clone`.
-pub(super) const FORKS: &[c_long] = &[
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_fork,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_vfork,
-];
+/// What `fcntl` may be asked for: nothing that sends signals or takes locks.
+pub(super) const FCNTL: [c_int; 6] =
+    [libc::F_DUPFD, libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_SETFD, libc::F_GETFL, libc::F_SETFL];
+
+/// What `ioctl` may be asked for: not to block, how much there is to read, whether it is a terminal. The values are those of
+/// asm-generic, which x86-64 and aarch64 share.
+pub(super) const IOCTL: [c_int; 3] = [0x5421, 0x541B, 0x5401];
+
+/// What `prctl` may be asked for: a thread's and a mapping's name, and what the kernel said of the processor.
+pub(super) const PRCTL: [c_int; 3] = [libc::PR_SET_NAME, 0x5356_4D41, 0x4155_5856];
 
 /// `clone` flags that ask for a new namespace. (That of time has no flag in `clone`.)
-pub(super) const NEW_NAMESPACES: &[c_int] = &[
+pub(super) const NEW_NAMESPACES: [c_int; 7] = [
     libc::CLONE_NEWNS,
     libc::CLONE_NEWCGROUP,
     libc::CLONE_NEWUTS,
