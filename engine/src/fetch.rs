@@ -254,8 +254,11 @@ fn shown(grant: &Grant, secret: Option<&Secret>) -> Shown {
     }
 }
 
+/// A backend keeps its own limits, and can say which of its servers did not: it gets a moment to do so.
+const GRACE: Duration = Duration::from_millis(500);
+
 async fn timed<T>(limit: Duration, call: impl Future<Output = Result<T, BackendError>>) -> Result<T, BackendError> {
-    tokio::time::timeout(limit, call).await.unwrap_or_else(|_| Err(late(limit)))
+    tokio::time::timeout(limit + GRACE, call).await.unwrap_or_else(|_| Err(late(limit)))
 }
 
 fn late(limit: Duration) -> BackendError {

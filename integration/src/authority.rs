@@ -4,12 +4,21 @@
 //! A private certificate authority, as every test server here has its own.
 
 use anyhow::{Context, Result};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd};
 
 /// One authority; lives as long as the test.
 pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
+}
+
+/// When a certificate holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Validity {
+    /// Today.
+    Now,
+    /// No more.
+    Past,
 }
 
 /// A certificate for `127.0.0.1` and `localhost` with its key, both in PEM.
@@ -46,8 +55,20 @@ impl Authority {
     /// # Errors
     /// When the key or the certificate cannot be made.
     pub fn server_identity(&self) -> Result<ServerIdentity> {
+        self.issue(&["127.0.0.1", "localhost"], Validity::Now)
+    }
+
+    /// The same for a server of other names, or of another time.
+    ///
+    /// # Errors
+    /// When the key or the certificate cannot be made.
+    pub fn issue(&self, names: &[&str], validity: Validity) -> Result<ServerIdentity> {
         let key = KeyPair::generate().context("no key for the server")?;
-        let mut params = CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+        let mut params = CertificateParams::new(names.iter().map(|&name| name.to_owned()).collect::<Vec<_>>())?;
+        if validity == Validity::Past {
+            params.not_before = date_time_ymd(2020, 1, 1);
+            params.not_after = date_time_ymd(2021, 1, 1);
+        }
         params.distinguished_name.push(DnType::CommonName, "localhost");
         let certificate = params.signed_by(&key, &self.issuer)?.pem();
         Ok(ServerIdentity { certificate, key: key.serialize_pem() })

@@ -6,7 +6,7 @@
 //!
 //! Tests here start the **built** `evanesce-csi` and look at it from outside: over its sockets, in
 //! the mount table, in `/proc`. The servers are real where a real one exists ([`openbao`]), and
-//! small stand-ins where it does not ([`token_review`], [`kubelet`], [`recorder`]). [`world`] puts
+//! small stand-ins where it does not ([`token_review`], [`kubelet`], [`recorder`], [`gate`]). [`world`] puts
 //! them together with one call.
 //!
 //! The tests need root, for mounts. A test that lacks something fails and says what to install;
@@ -17,6 +17,7 @@ pub mod binaries;
 pub mod chance;
 pub mod child;
 pub mod counts;
+pub mod gate;
 pub mod kubelet;
 pub mod mounts;
 pub mod openbao;

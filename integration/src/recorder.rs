@@ -75,6 +75,12 @@ impl Recorder {
         Ok(Self { address, shared, hang, server })
     }
 
+    /// Where it listens.
+    #[must_use]
+    pub fn socket_address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn address(&self) -> String {

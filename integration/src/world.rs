@@ -22,6 +22,8 @@ use anyhow::{Context, Result};
 use evanesce_proto::kubelet::{Pod, Publish, Token, TokensIn};
 use serde_json::json;
 
+use crate::authority::Authority;
+use crate::gate::Gate;
 use crate::kubelet::Kubelet;
 use crate::openbao::{KubernetesRole, OpenBao};
 use crate::plugin::{Options, Plugin};
@@ -51,6 +53,14 @@ pub struct World<B> {
     pub cluster: TokenReview,
     /// The directory of it all.
     pub scratch: Scratch,
+}
+
+/// A server behind gates.
+pub struct Gated {
+    /// In the order of the backend's addresses.
+    pub gates: Vec<Gate>,
+    /// What they lead to.
+    pub recorder: Recorder,
 }
 
 /// What a world begins with, beyond [`vault_class`] and [`DB_CLASS`].
@@ -145,6 +155,29 @@ impl Setup {
         let cluster = TokenReview::start().await?;
         let backend = vault_class(&recorder.address(), None);
         World::assemble(recorder, cluster, &backend, self).await
+    }
+
+    /// A world with a [`Recorder`] behind gates that can have faults, one for each of the backend's addresses. A request
+    /// may take two seconds. The gates' authority is the credentials file `ca.pem`.
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn gated(self, addresses: usize) -> Result<World<Gated>> {
+        let recorder = Recorder::start().await?;
+        recorder.put("kv", "payments/db", &json!({"username": "app", "password": PASSWORD}));
+        let cluster = TokenReview::start().await?;
+        let authority = Authority::new("gates")?;
+        let mut gates = Vec::new();
+        for _ in 0..addresses {
+            gates.push(Gate::start(&authority, &recorder).await?);
+        }
+        let addresses: Vec<_> = gates.iter().map(|gate| format!("https://{}", gate.address())).collect();
+        let class = vault_class("ADDRESS", None)
+            .replace("address: ADDRESS", &format!("addresses: {addresses:?}\n    caFile: ca.pem"))
+            .replace("  allow:", "  limits: {timeout: 2s}\n  allow:");
+        let world = World::assemble(Gated { gates, recorder }, cluster, &class, self).await?;
+        fs::write(world.plugin.credentials().join("ca.pem"), authority.pem())?;
+        Ok(world)
     }
 }
 

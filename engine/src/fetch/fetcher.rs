@@ -22,7 +22,7 @@ use super::gate::Meter;
 use super::login::Login;
 use super::question::{Asker, Question};
 use super::reuse::{Bounds, Endpoint, Reuse};
-use super::{cut_short, failure, late, shown, timed};
+use super::{GRACE, cut_short, failure, late, shown, timed};
 use crate::audit::{Auditor, Event, Outcome, Source, Subject};
 use crate::backend::{BackendError, BackendErrorKind, Caller, Session};
 use crate::clock::Clock;
@@ -213,7 +213,7 @@ impl Fetcher {
         let (sent, results) = self
             .pass(&order.handle, async {
                 let sent = self.now();
-                match tokio::time::timeout(limit, session.fetch_batch(&batch)).await {
+                match tokio::time::timeout(limit + GRACE, session.fetch_batch(&batch)).await {
                     Ok(results) => (sent, results),
                     Err(_) => (sent, batch.iter().map(|_| Err(late(limit))).collect()),
                 }

@@ -50,7 +50,7 @@ class OpenBao:
 
     def __init__(self, target):
         self._bao = program(target)
-        self._token = ""
+        self._token = self._unseal_key = ""
 
     def start(self):
         """Starts a server with an empty store, unseals it and makes it ready for the cases."""
@@ -69,10 +69,19 @@ class OpenBao:
         init = ("operator", "init", "-key-shares", "1", "-key-threshold", "1", "-format", "json")
         keys = json.loads(until("OpenBao listens", lambda: self._bao_says(*init)))
         self._token = keys["root_token"]
-        self._bao_says("operator", "unseal", keys["unseal_keys_b64"][0])
-        until("OpenBao is active", lambda: self._bao_says("secrets", "list"))
+        self._unseal_key = keys["unseal_keys_b64"][0]
+        self.unseal()
         self._bao_says("secrets", "enable", "-path", "kv", "-version", "2", "kv")
         self._kubernetes_login()
+
+    def seal(self):
+        """From now on it answers 503 to everything."""
+        self._bao_says("operator", "seal")
+
+    def unseal(self):
+        """Serves what it held."""
+        self._bao_says("operator", "unseal", self._unseal_key)
+        until("OpenBao is active", lambda: self._bao_says("secrets", "list"))
 
     def put(self, path, **values):
         """Writes a new version of a secret of the KV mount."""
