@@ -41,6 +41,7 @@ pub(crate) enum Command {
     Keygen(Keygen),
     Seal(Seal),
     Unseal(Unseal),
+    Debug(Debug),
 }
 
 /// See the main job done, with nothing installed and nothing configured
@@ -129,6 +130,46 @@ pub(crate) struct Unseal {
     /// The sealed file, or - for standard input
     #[arg(value_name = "FILE", default_value = "-")]
     pub(crate) input: PathBuf,
+}
+
+/// Look into running processes
+#[derive(clap::Args)]
+pub(crate) struct Debug {
+    #[command(subcommand)]
+    pub(crate) command: DebugCommand,
+}
+
+#[derive(Subcommand)]
+pub(crate) enum DebugCommand {
+    Memscan(Memscan),
+}
+
+/// Count the copies of secrets in the memory of processes
+///
+/// Reads every page that the processes have (heap, stacks, files, also what they may not read themselves) and looks for
+/// each secret raw, in base64 (both alphabets, three alignments), escaped for JSON, in hexadecimal and percent-encoded;
+/// and for parts of 24 bytes or more of any of these. Needs root with CAP_SYS_PTRACE. The processes are not stopped.
+///
+/// Nothing of what is found is printed but its place. A secret is never given on the command line, where others see it.
+#[derive(clap::Args)]
+#[command(after_help = "Exit codes:\n  \
+        0  no copy and no part of one\n  \
+        1  failed: no such process, or no permission\n  \
+        2  the command line is wrong\n  \
+        3  something was found\n  \
+        4  nothing was found, but memory that is neither memfd_secret nor the kernel's could not be read")]
+pub(crate) struct Memscan {
+    /// The processes
+    #[arg(required = true, value_name = "PID")]
+    pub(crate) pids: Vec<u32>,
+    /// A file with a secret, or - for standard input; may be given several times
+    ///
+    /// One newline at its end does not count. Without it, standard input.
+    #[arg(short, long = "secret", value_name = "FILE")]
+    pub(crate) secrets: Vec<PathBuf>,
+    /// Take each line of the files for a secret of its own
+    #[arg(long)]
+    pub(crate) lines: bool,
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! `evanesce`, the command-line tool: see a demonstration, check classes, make keys, seal and unseal secrets.
+//! `evanesce`, the command-line tool: see a demonstration, check classes, make keys, seal and unseal secrets, look into
+//! memory.
 
 mod args;
 mod check;
+mod debug;
 mod demo;
 mod input;
 mod keygen;
@@ -35,6 +37,7 @@ fn main() -> ExitCode {
         Command::Keygen(args) => secretly(|| keygen::run(&args, output)),
         Command::Seal(args) => secretly(|| seal::run(&args, output)),
         Command::Unseal(args) => secretly(|| unseal::run(&args)),
+        Command::Debug(args) => secretly(|| debug::run(&args, output)),
     };
     done.unwrap_or_else(|error| output::failed(&error, output))
 }

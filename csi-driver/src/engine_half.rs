@@ -63,7 +63,7 @@ use evanesce_runtime::telemetry;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tonic::transport::Server;
+use tonic::service::Routes;
 use tracing::{error, info, warn};
 
 use self::budget::Budget;
@@ -197,23 +197,19 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
     let identity = IdentityService { driver_name: config.driver_name.clone(), readiness: readiness.clone() };
     let keep: Arc<dyn Keep> = Arc::new(ArenaKeep(arena));
     let node = NodeService { plugin: Arc::clone(&plugin), node, keep };
-    let calls = Server::builder()
-        .add_service(IdentityServer::new(identity))
-        .add_service(NodeServer::new(node))
-        .serve_with_incoming_shutdown(
-            server::from_root(server::listener(csi)?, Arc::clone(&metrics)),
-            stop.clone().cancelled_owned(),
-        );
+    let services = Routes::new(IdentityServer::new(identity)).add_service(NodeServer::new(node));
+    let calls = server::serve(server::listener(csi)?, services, Arc::clone(&metrics), stop.clone());
     let registration_service = RegistrationService {
         driver_name: config.driver_name.clone(),
         endpoint: config.kubelet_csi_socket.clone(),
         refused,
     };
-    let registrations =
-        Server::builder().add_service(RegistrationServer::new(registration_service)).serve_with_incoming_shutdown(
-            server::from_root(server::listener(registration)?, metrics),
-            stop.clone().cancelled_owned(),
-        );
+    let registrations = server::serve(
+        server::listener(registration)?,
+        Routes::new(RegistrationServer::new(registration_service)),
+        metrics,
+        stop.clone(),
+    );
     let (mut calls, registrations) = (tokio::spawn(calls), loops.spawn(registrations));
     info!(node = config.node_name, driver = config.driver_name, "ready for kubelet");
     let serving = warden.clone();
@@ -326,11 +322,6 @@ async fn serve_http(
     let listener = tokio::net::TcpListener::bind(address).await?;
     let warden = warden.clone();
     let router = http::router(move || probe::healthy(warden.clone()), readiness.clone(), metrics);
-    let stop = stop.clone();
-    loops.spawn(async move {
-        if let Err(error) = http::serve(listener, router, stop.cancelled_owned()).await {
-            error!(%error, "health and metrics are not served any more");
-        }
-    });
+    loops.spawn(http::serve(listener, router, stop.clone()));
     Ok(())
 }

@@ -19,6 +19,7 @@ pub mod child;
 pub mod counts;
 pub mod gate;
 pub mod kubelet;
+pub mod memory;
 pub mod mounts;
 pub mod openbao;
 pub mod plugin;

@@ -7,7 +7,7 @@
 //! start-up still waits for; who lacks it is left alone. Nothing here changes anything, and no answer holds a secret,
 //! so there is no authentication: the program chooses where to listen, and a NetworkPolicy who may come.
 
-use std::io;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,13 +16,23 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::serve::Listener;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::metrics::{CONTENT_TYPE, Metrics};
 use crate::ready::Readiness;
 
 /// A probe that takes longer is a failed one. Below kubelet's shortest sensible `timeoutSeconds`.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// A connection's whole life: as long as Prometheus waits for a scrape.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
+/// Connections at a time. Descriptors are for the daemon's work.
+const CONNECTIONS: usize = 128;
 
 /// The routes. `probe` answers whether the daemon works, and if not what is wrong, in one line without a secret.
 pub fn router<P, F>(probe: P, readiness: Readiness, metrics: Arc<Metrics>) -> Router
@@ -36,18 +46,47 @@ where
         .route("/metrics", get(scrape).with_state(metrics))
 }
 
-/// Serves `router` on `listener` until `stop` resolves and the requests in hand are answered. Bound that wait: a client
-/// that is slow to send or to read is waited for.
-///
-/// # Errors
-///
-/// Those of the listener.
-pub async fn serve<L>(listener: L, router: Router, stop: impl Future<Output = ()> + Send + 'static) -> io::Result<()>
-where
-    L: Listener,
-    L::Addr: std::fmt::Debug,
-{
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+/// Serves `router` on `listener` until `stop`, and the requests in hand to their end. Each connection has one request and
+/// [`CONNECTION_LIMIT`]: whoever sends or reads slowly keeps nothing for longer than that.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let connections = TaskTracker::new();
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    while let Some((stream, place)) = stop.run_until_cancelled(accept(&listener, &places)).await {
+        let (router, stop) = (router.clone(), stop.clone());
+        connections.spawn(async move {
+            let _place = place;
+            // Both mean that the client did not behave, which is its own affair.
+            let _ = tokio::time::timeout(CONNECTION_LIMIT, connection(stream, router, stop)).await;
+        });
+    }
+    drop(listener);
+    connections.close();
+    connections.wait().await;
+}
+
+async fn accept(listener: &TcpListener, places: &Arc<Semaphore>) -> (TcpStream, Option<OwnedSemaphorePermit>) {
+    // None once it is closed, which nobody does.
+    let place = Arc::clone(places).acquire_owned().await.ok();
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => return (stream, place),
+            // Out of descriptors, most likely: the next one may fit.
+            Err(error) => {
+                tracing::warn!(%error, "a connection could not be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) -> Result<(), hyper::Error> {
+    let service = TowerToHyperService::new(router);
+    let mut served = pin!(http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service));
+    tokio::select! {
+        ended = served.as_mut() => return ended,
+        () = stop.cancelled() => served.as_mut().graceful_shutdown(),
+    }
+    served.await
 }
 
 async fn healthz(probe: impl Future<Output = Result<(), String>>) -> (StatusCode, String) {
@@ -80,7 +119,6 @@ mod tests {
     use std::net::SocketAddr;
 
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::{TcpListener, TcpStream};
     use tokio::sync::oneshot;
     use tokio::task::JoinHandle;
 
@@ -88,15 +126,15 @@ mod tests {
 
     struct Server {
         address: SocketAddr,
-        stop: oneshot::Sender<()>,
-        task: JoinHandle<io::Result<()>>,
+        stop: CancellationToken,
+        task: JoinHandle<()>,
     }
 
     async fn start(router: Router) -> Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(serve(listener, router, async { stopped.await.unwrap_or(()) }));
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(serve(listener, router, stop.clone()));
         Server { address, stop, task }
     }
 
@@ -176,12 +214,33 @@ mod tests {
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
         was_asked.await.unwrap();
-        server.stop.send(()).unwrap();
+        server.stop.cancel();
         answer.send(()).unwrap();
         let mut text = String::new();
         let hung_up = stream.read_to_string(&mut text);
         tokio::time::timeout(Duration::from_secs(10), hung_up).await.expect("it hangs").unwrap();
         assert!(text.starts_with("HTTP/1.1 200"), "{text}");
-        server.task.await.unwrap().unwrap();
+        server.task.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_is_slow_to_send_is_hung_up_on() {
+        let server = start(router(healthy, Readiness::new(), Arc::new(Metrics::new("x")))).await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: loc").await.unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "");
+    }
+
+    #[tokio::test]
+    async fn a_connection_has_one_request() {
+        let server = start(router(healthy, Readiness::new(), Arc::new(Metrics::new("x")))).await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n").await.unwrap();
+        let mut text = String::new();
+        // To the end, although the client asked for none.
+        stream.read_to_string(&mut text).await.unwrap();
+        assert!(text.starts_with("HTTP/1.1 200"), "{text}");
     }
 }

@@ -15,12 +15,9 @@
 //! **Saying what happens.** [`telemetry`] sets up logs and keeps libraries from printing what they are handed;
 //! [`metrics`] has every metric declared once, with labels whose values are known; [`ready`] names what start-up still
 //! waits for; [`http`] serves the answers.
-//!
-//! **The end.** [`drain`] asks every task to finish, and insists at the deadline.
 
 pub mod alloc;
 pub mod arena;
-pub mod drain;
 pub mod harden;
 pub mod http;
 pub mod landlock;

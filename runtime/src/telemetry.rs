@@ -18,24 +18,6 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::{Layer, SubscriberExt};
 use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 
-/// The names of log fields, one word for one thing everywhere: `info!({ VOLUME_ID } = %id, "…")`.
-pub mod field {
-    /// The CSI volume id.
-    pub const VOLUME_ID: &str = "volume_id";
-    /// The pod's namespace.
-    pub const NAMESPACE: &str = "namespace";
-    /// The pod's name.
-    pub const POD: &str = "pod";
-    /// The backend's name.
-    pub const BACKEND: &str = "backend";
-    /// What was asked of the backend: a path or a name, never a value.
-    pub const REFERENCE: &str = "reference";
-    /// The kind of an error.
-    pub const KIND: &str = "kind";
-    /// A volume's generation.
-    pub const GENERATION: &str = "generation";
-}
-
 /// Our own crates' targets begin with this.
 const OURS: &str = "evanesce";
 
@@ -166,7 +148,6 @@ mod tests {
     use tracing::subscriber::with_default;
     use tracing::{debug, error, error_span, info, trace, warn};
 
-    use super::field::VOLUME_ID;
     use super::*;
 
     #[derive(Clone, Default)]
@@ -204,7 +185,7 @@ mod tests {
 
     #[test]
     fn json_lines_carry_fields_by_their_names() {
-        let said = json("info", || info!({ VOLUME_ID } = "csi-1", "published"));
+        let said = json("info", || info!(volume_id = "csi-1", "published"));
         assert!(said.contains(r#""volume_id":"csi-1""#) && said.contains(r#""message":"published""#), "{said}");
         assert_eq!(said.lines().count(), 1);
     }

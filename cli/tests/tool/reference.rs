@@ -23,9 +23,13 @@ fn the_reference_page_is_what_the_tool_says_of_itself() {
     );
     let commands = commands(&help);
     assert!(commands.contains(&"seal".to_owned()), "{help}");
-    for command in commands {
-        let help = run(folder.path(), &[&command, "--help"], "").ok();
+    // A command may have commands of its own, which come after it.
+    let mut left: Vec<_> = commands.into_iter().rev().collect();
+    while let Some(command) = left.pop() {
+        let words: Vec<_> = command.split(' ').chain(["--help"]).collect();
+        let help = run(folder.path(), &words, "").ok();
         page += &format!("\n## `evanesce {command}`\n\n```text\n{}\n```\n", help.trim_end());
+        left.extend(self::commands(&help).iter().rev().map(|inner| format!("{command} {inner}")));
     }
     let page = page.lines().map(str::trim_end).fold(String::new(), |page, line| page + line + "\n");
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/cli.md");

@@ -21,11 +21,13 @@ use evanesce_proto::csi::{
     NodeStageVolumeResponse, NodeUnpublishVolumeRequest, NodeUnpublishVolumeResponse, NodeUnstageVolumeRequest,
     NodeUnstageVolumeResponse,
 };
+use evanesce_proto::kubelet;
 use tonic::{Request, Response, Status};
 use tracing::warn;
 
 use crate::engine_half::plugin::Plugin;
 use crate::engine_half::publish_request::PublishRequest;
+use crate::engine_half::server::BroughtNoSecret;
 use crate::engine_half::service::health;
 use crate::engine_half::status::status;
 use crate::engine_half::volume::Volume;
@@ -52,6 +54,7 @@ impl Node for NodeService {
         let request = request.into_inner();
         // Only the id: the rest of the message may hold tokens.
         let volume = request.volume_id.clone();
+        let bare = request.secrets.is_empty() && !request.volume_context.contains_key(kubelet::SERVICE_ACCOUNT_TOKENS);
         let result = match PublishRequest::parse(request, &self.node, self.keep.as_ref()) {
             Ok(request) => {
                 crash_point!("publish:parsed");
@@ -60,7 +63,12 @@ impl Node for NodeService {
             Err(error) => Err(self.refused(&volume, error)),
         };
         self.plugin.metrics.called("publish", &result, begun.elapsed());
-        self.answer("publish", &volume, result).map(|()| Response::new(NodePublishVolumeResponse {}))
+        let mut response =
+            self.answer("publish", &volume, result).map(|()| Response::new(NodePublishVolumeResponse {}))?;
+        if bare {
+            response.extensions_mut().insert(BroughtNoSecret);
+        }
+        Ok(response)
     }
 
     /// "If the volume is not published, the plugin MUST reply OK"; the target directory is removed.
