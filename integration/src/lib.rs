@@ -28,6 +28,7 @@ pub mod recorder;
 pub mod scratch;
 pub mod sight;
 pub mod slow_link;
+pub mod tap;
 pub mod token_review;
 pub mod wait;
 pub mod world;

@@ -94,7 +94,10 @@ impl OpenBao {
             api_addr     = "{address}"
             cluster_addr = "https://127.0.0.1:{tls_cluster}"
             audit "file" "requests" {{
-              options {{ file_path = {requests:?} }}
+              options {{
+                file_path = {requests:?}
+                log_raw   = "true"
+              }}
             }}
             "#,
             requests = files.path().join(REQUESTS),
@@ -145,6 +148,14 @@ impl OpenBao {
     /// When the audit log cannot be read.
     pub fn requests(&self) -> Result<Vec<Recorded>> {
         requests::read(&self.files.path().join(REQUESTS))
+    }
+
+    /// Every token that it has given to anyone but the administrator.
+    ///
+    /// # Errors
+    /// When the audit log cannot be read.
+    pub fn tokens(&self) -> Result<Vec<String>> {
+        requests::tokens(&self.files.path().join(REQUESTS), self.admin.token())
     }
 
     /// Freezes the server: connections are accepted by the kernel, and nothing is answered.

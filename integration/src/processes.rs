@@ -67,6 +67,27 @@ impl Process {
         let _ = kill_process(self.0, Signal::KILL);
     }
 
+    /// How many connections it has to this port on loopback.
+    #[must_use]
+    pub fn connections_to(self, port: u16) -> usize {
+        const ESTABLISHED: &str = "01";
+        let sockets: BTreeSet<String> = fs::read_dir(self.path("fd"))
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(fs::read_link(entry.ok()?.path()).ok()?.to_string_lossy().into_owned()))
+            .collect();
+        let table = String::from_utf8_lossy(&self.read("net/tcp")).into_owned();
+        let lines = table.lines().map(|line| line.split_ascii_whitespace().collect::<Vec<_>>());
+        lines
+            .filter(|line| {
+                let [_, _, remote, state, _, _, _, _, _, inode, ..] = line[..] else { return false };
+                state == ESTABLISHED
+                    && remote.ends_with(&format!(":{port:04X}"))
+                    && sockets.contains(&format!("socket:[{inode}]"))
+            })
+            .count()
+    }
+
     /// Its children and their children, as they are now.
     #[must_use]
     pub fn descendants(self) -> Vec<Self> {

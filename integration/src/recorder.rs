@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use anyhow::{Context, Result};
 use axum::Router;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -55,6 +56,7 @@ struct Shared {
     seen: Mutex<Vec<Seen>>,
     secrets: Mutex<HashMap<String, Value>>,
     misbehaviour: Mutex<Option<Misbehaviour>>,
+    token: Mutex<Option<String>>,
 }
 
 impl Recorder {
@@ -85,6 +87,17 @@ impl Recorder {
     #[must_use]
     pub fn address(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.address.port()
+    }
+
+    /// From now on logins bring this token.
+    pub fn give_token(&self, token: &str) {
+        *lock(&self.shared.token) = Some(token.to_owned());
     }
 
     /// Holds a new version of the secret `mount/path`, as KV version 2 does.
@@ -148,7 +161,8 @@ async fn answer(
     // Fails only when the recorder is gone, and nobody waits for this answer.
     let _ = hanging.wait_for(|hang| !hang).await;
     if target.ends_with("/login") {
-        let auth = json!({"client_token": "s.recorded", "lease_duration": 600, "renewable": true, "policies": ["p"],
+        let token = lock(&shared.token).clone().unwrap_or_else(|| "s.recorded".to_owned());
+        let auth = json!({"client_token": token, "lease_duration": 600, "renewable": true, "policies": ["p"],
             "accessor": "recorded", "metadata": {}, "token_policies": ["p"], "entity_id": "", "token_type": "service",
             "orphan": true, "num_uses": 0});
         return json_answer(&json!({"request_id": "recorded", "auth": auth, "lease_id": "", "lease_duration": 0,
@@ -156,10 +170,14 @@ async fn answer(
     }
     if let Some(how) = lock(&shared.misbehaviour).clone() {
         let mut response = Response::builder().status(how.status);
+        // A length that is announced may be more than what comes; of a body that it knows, the server would not believe it.
+        let announced = how.headers.iter().any(|(name, _)| *name == "content-length");
+        let streamed = tokio_stream::once(Ok::<_, std::convert::Infallible>(how.body.clone()));
         for (name, value) in how.headers {
             response = response.header(name, value);
         }
-        return response.body(how.body.into()).unwrap_or_else(|_| StatusCode::IM_A_TEAPOT.into_response());
+        let body = if announced { Body::from_stream(streamed) } else { how.body.into() };
+        return response.body(body).unwrap_or_else(|_| StatusCode::IM_A_TEAPOT.into_response());
     }
     match lock(&shared.secrets).get(&target) {
         Some(answer) => json_answer(answer),

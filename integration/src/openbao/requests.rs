@@ -3,10 +3,11 @@
 
 //! The server's own account of what it was asked.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use anyhow::{Context, Result};
 use serde::Deserialize;
+use serde_json::Value;
 
 /// A request as OpenBao's audit log has it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,4 +55,13 @@ pub(super) fn read(log: &Path) -> Result<Vec<Recorded>> {
         })
         .filter(|request| !request.path.starts_with("sys/"))
         .collect())
+}
+
+/// The tokens in it, each once.
+pub(super) fn tokens(log: &Path, administrators: &str) -> Result<Vec<String>> {
+    let text = fs::read_to_string(log).context("OpenBao has no audit log")?;
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let tokens = lines.filter_map(|line| Some(line["auth"]["client_token"].as_str()?.to_owned()));
+    let tokens: BTreeSet<_> = tokens.filter(|token| !token.is_empty() && token != administrators).collect();
+    Ok(tokens.into_iter().collect())
 }
