@@ -55,6 +55,7 @@ use evanesce_engine::reach::Reach;
 use evanesce_proto::csi::identity_server::IdentityServer;
 use evanesce_proto::csi::node_server::NodeServer;
 use evanesce_proto::registration::registration_server::RegistrationServer;
+use evanesce_runtime::alloc;
 use evanesce_runtime::arena::{Arena, ArenaError, ArenaKind};
 use evanesce_runtime::http;
 use evanesce_runtime::ready::Readiness;
@@ -80,12 +81,19 @@ use crate::confine;
 use crate::protocol::{AuditChoice, EngineConfig};
 use crate::role::{self, Role};
 
-/// Protected memory for tokens and credentials: a thousand pods with a token of two kilobytes each fit.
-const ARENA: usize = 3 << 20;
+/// Protected memory for tokens and credentials: a thousand pods with a token of one and a half kilobytes each fit.
+const ARENA: usize = 1536 << 10;
 /// Below this much there is no use in starting.
 const SMALLEST_ARENA: usize = 64 << 10;
 /// Protected memory for answers that stay for a moment, apart from the tokens': however many there are, a token fits.
 const ANSWERS: Bounds = Bounds { entries: 1024, bytes: 1 << 20 };
+/// Most threads that tasks run on: on a node with many processors they are there for the pods.
+const WORKERS: usize = 4;
+/// Most threads that wait for the kernel in a task's stead. A burst would start one for each volume, and each keeps what
+/// its stack has touched.
+const BLOCKING: usize = 16;
+/// How often memory that a burst has left free is given back.
+const GIVE_BACK: Duration = Duration::from_secs(3);
 /// What a drain waits for, below the warden's own limit.
 const DRAIN: Duration = Duration::from_secs(15);
 /// What the end waits for the audit's disk.
@@ -107,7 +115,12 @@ fn run() -> Result<(), Box<dyn StdError>> {
     let workers = thread::available_parallelism().map_or(1, NonZero::get);
     let start = begin(Unlisted::OF_THIS_BUILD)?;
     telemetry::init(start.config.log_format.into(), &start.config.log)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build()?;
+    alloc::few_heaps();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers.min(WORKERS))
+        .max_blocking_threads(BLOCKING)
+        .enable_all()
+        .build()?;
     runtime.block_on(serve(start))
 }
 
@@ -192,6 +205,7 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
     let stop = CancellationToken::new();
     let loops = TaskTracker::new();
     loops.spawn(refresher::run(Arc::clone(&plugin), stop.clone()));
+    loops.spawn(give_back(stop.clone()));
     serve_http(&config, &warden, &readiness, Arc::new(all), &loops, &stop).await?;
     let (refused, mut kubelet_refused) = mpsc::channel(1);
     let identity = IdentityService { driver_name: config.driver_name.clone(), readiness: readiness.clone() };
@@ -245,6 +259,14 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
         error!("the audit log could not be written to its end");
     }
     end
+}
+
+/// Gives the pages of freed memory back to the node, until `stop`.
+async fn give_back(stop: CancellationToken) {
+    let mut faults = 0;
+    while stop.run_until_cancelled(tokio::time::sleep(GIVE_BACK)).await.is_some() {
+        faults = tokio::task::spawn_blocking(move || alloc::give_back(faults)).await.unwrap_or(faults);
+    }
 }
 
 /// As much protected memory as this process may lock.

@@ -8,6 +8,7 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use evanesce_integration::plugin::Options;
@@ -17,6 +18,9 @@ use futures_util::future::try_join_all;
 use super::Found;
 use super::burst::VOLUMES;
 use crate::site::{Node, Site, TEN, sibling};
+
+/// What the plugin is given to give back what it needs no more.
+const QUIET: Duration = Duration::from_secs(15);
 
 /// Measures it.
 pub(crate) async fn run(site: &Site) -> Result<Found> {
@@ -33,6 +37,8 @@ pub(crate) async fn run(site: &Site) -> Result<Found> {
     let first = site.stranger();
     let volumes = (0..VOLUMES).map(|_| node.volume(&sibling(&first), TEN)).collect::<Result<Vec<_>>>()?;
     try_join_all(volumes.iter().map(|volume| node.kubelet.publish(volume))).await.context("publish")?;
+    // With volumes, not while they are made: what a burst has used goes back some seconds later.
+    tokio::time::sleep(QUIET).await;
     look("memory-100", "memory-100-anon", "memory-100-cgroup");
     node.clear(&volumes).await?;
     Ok(Found { values, samples: Vec::new() })
