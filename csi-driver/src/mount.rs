@@ -6,6 +6,7 @@
 //! Whether a mount may be made, where, and for whom is decided elsewhere.
 
 mod linux;
+mod table;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};

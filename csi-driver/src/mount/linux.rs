@@ -8,7 +8,6 @@
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -16,7 +15,7 @@ use rustix::mount::{
     open_tree, unmount,
 };
 
-use super::{Access, Kernel, Mount, Tmpfs, VOLUME_SOURCE};
+use super::{Access, Kernel, Mount, Tmpfs, VOLUME_SOURCE, table};
 use crate::protocol::Reduced;
 
 /// The running kernel, and what it was found to be able to do.
@@ -136,12 +135,7 @@ impl Kernel for LinuxKernel {
     }
 
     fn mount_at(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Mount>> {
-        let stat = statx(directory, "", AtFlags::EMPTY_PATH | AtFlags::STATX_DONT_SYNC, StatxFlags::MNT_ID)?;
-        if !stat.stx_attributes.contains(StatxAttributes::MOUNT_ROOT) {
-            return Ok(None);
-        }
-        let table = std::fs::read_to_string("/proc/thread-self/mountinfo")?;
-        Ok(table.lines().find_map(|line| parse_mountinfo(line, stat.stx_mnt_id)))
+        table::mount_at(directory)
     }
 }
 
@@ -184,25 +178,6 @@ fn set_attributes(clone: BorrowedFd<'_>, access: Access) -> io::Result<()> {
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// One line of `/proc/thread-self/mountinfo` (proc_pid_mountinfo(5)), if it is the mount with this id.
-fn parse_mountinfo(line: &str, id: u64) -> Option<Mount> {
-    let (mount, file_system) = line.split_once(" - ")?;
-    let mut mount = mount.split(' ');
-    if mount.next()?.parse() != Ok(id) {
-        return None;
-    }
-    let (_parent, _device, root, _target, options) =
-        (mount.next()?, mount.next()?, mount.next()?, mount.next()?, mount.next()?);
-    let mut file_system = file_system.split(' ');
-    let (fs_type, source, fs_options) = (file_system.next()?, file_system.next()?, file_system.next()?);
-    Some(Mount {
-        root: root.to_owned(),
-        fs_type: fs_type.to_owned(),
-        source: source.to_owned(),
-        options: options.split(',').chain(fs_options.split(',')).map(str::to_owned).collect(),
-    })
-}
-
 fn cure(error: &io::Error) -> &'static str {
     match error.raw_os_error().map(Errno::from_raw_os_error) {
         Some(Errno::PERM | Errno::ACCESS) => {
@@ -210,25 +185,5 @@ fn cure(error: &io::Error) -> &'static str {
         }
         Some(Errno::NOSYS) => "this needs Linux 5.12 or later, and a container runtime whose seccomp profile allows it",
         _ => "see the kernel's log",
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-
-    use super::*;
-
-    #[test]
-    fn a_line_of_mountinfo_is_read_with_and_without_optional_fields() {
-        let line = "36 35 98:0 /mnt1 /pods/a\\040b ro,noexec shared:7 master:1 - tmpfs evanesce rw,size=4k,noswap";
-        let mount = parse_mountinfo(line, 36).unwrap();
-        assert_eq!((mount.root.as_str(), mount.source.as_str()), ("/mnt1", "evanesce"));
-        assert_eq!(mount.options, ["ro", "noexec", "rw", "size=4k", "noswap"]);
-        assert!(!mount.is_volume(), "a bind mount of a directory of ours is not a volume");
-        assert!(parse_mountinfo("36 35 98:0 / /x ro - tmpfs evanesce rw", 36).unwrap().is_volume());
-        for other in ["37 35 98:0 / /x ro - tmpfs evanesce rw", "36 35 98:0 / /x ro", "", "36"] {
-            assert!(parse_mountinfo(other, 36).is_none());
-        }
     }
 }
