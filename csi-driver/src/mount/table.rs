@@ -152,15 +152,31 @@ mod tests {
         }
     }
 
+    /// All the tmpfs of this system, of which some have `nosuid`, `nodev`, `noexec`, or are read-only.
     #[test]
     fn the_kernel_and_the_table_say_the_same_of_a_mount() {
-        // Some mount that every system has. Its number and what the kernel says of it are of one moment.
-        let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
-        let proc = rustix::fs::open("/proc", flags, rustix::fs::Mode::empty()).unwrap();
-        let ask = |flags| statx(&proc, "", AtFlags::EMPTY_PATH, flags).unwrap();
-        let table = from_table(ask(StatxFlags::MNT_ID).stx_mnt_id).unwrap().unwrap();
-        assert_eq!(table.fs_type, "proc");
-        assert_eq!(mount_at(proc.as_fd()).unwrap().unwrap(), table);
+        let mut compared = 0;
+        for line in std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap().lines() {
+            if !line.contains(" - tmpfs ") && !line.contains(" - devpts ") {
+                continue;
+            }
+            let flags = rustix::fs::OFlags::PATH | rustix::fs::OFlags::CLOEXEC;
+            let target = line.split(' ').nth(4).unwrap();
+            let Ok(directory) = rustix::fs::open(target, flags, rustix::fs::Mode::empty()) else { continue };
+            let ask = |flags| statx(&directory, "", AtFlags::EMPTY_PATH, flags).unwrap();
+            // Something else may lie upon it, and somebody else may unmount it.
+            let Some(table) = parse_mountinfo(line, ask(StatxFlags::MNT_ID).stx_mnt_id) else { continue };
+            if let Ok(Some(kernel)) = statmount(ask(MNT_ID_UNIQUE).stx_mnt_id) {
+                assert_eq!(kernel, table, "{line}");
+                compared += 1;
+            }
+            assert!(mount_at(directory.as_fd()).unwrap().is_none_or(|mount| mount == table), "{line}");
+        }
+        let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
+        let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+        if (numbers.next(), numbers.next()) >= (Some(6), Some(13)) {
+            assert!(compared > 0, "Linux {release} has statmount(2), and it told nothing");
+        }
     }
 
     #[test]
