@@ -190,6 +190,7 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
         volumes,
         deadlines: Default::default(),
         metrics: Arc::clone(&metrics),
+        left_alone: Default::default(),
         tasks: TaskTracker::new(),
     });
     // Before the first call: a republish must find what is there.

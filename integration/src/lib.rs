@@ -22,6 +22,7 @@ pub mod kubelet;
 pub mod memory;
 pub mod mounts;
 pub mod openbao;
+pub mod outage;
 pub mod plugin;
 pub mod processes;
 pub mod recorder;

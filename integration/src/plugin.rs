@@ -254,7 +254,8 @@ impl Plugin {
         self.warden.exited().is_some()
     }
 
-    /// Has whichever process first comes to this step die there, once; for [`Options::crash_points`].
+    /// Has whichever process first comes to this step die there, once, or with a `*` before it every process that comes to
+    /// it; for [`Options::crash_points`].
     ///
     /// # Errors
     /// When it cannot be written down.

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evanesce_integration::world::{PASSWORD, Setup, World, lively_class};
-use evanesce_integration::{counts, kubelet, mounts, sight, wait};
+use evanesce_integration::{counts, mounts, sight, wait};
 use serde_json::json;
 
 const PASSWORD_FILE: &str = "{path: password, from: {backend: vault, secret: kv/payments/db, key: password}}";
@@ -84,18 +84,24 @@ async fn an_adopted_volume_is_ok_for_kubelet_while_the_backend_is_away() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_record_that_nobody_can_read_costs_no_pod_its_files_and_can_be_removed() {
+async fn a_record_that_nobody_can_read_is_written_anew_by_the_next_publish() {
     let mut world = lively_world().await;
-    let volume = world.volume(&world.pod("payments", "app"), "lively");
+    let pod = world.pod("payments", "app");
+    let volume = world.volume(&pod, "lively");
     world.kubelet.publish(&volume).await.unwrap();
+    let mount = mounts::at(volume.target_path());
     let record = record(world.plugin.state(), volume.volume_id()).expect("the volume has a record");
     fs::write(record, "neither ours nor JSON").unwrap();
     world.plugin.kill_engine().await.unwrap();
 
-    // Not a final error, to which an old kubelet would answer by taking the files away.
-    let status = world.kubelet.publish(&volume).await.expect_err("whose volume that is, nobody knows any more");
-    assert!(!kubelet::is_final(status.code()), "{status}");
     assert_eq!(sight::text(volume.target_path(), "password"), PASSWORD);
+    // What the record held, kubelet's request says again.
+    world.kubelet.publish(&world.volume(&pod, "lively")).await.unwrap();
+    world.plugin.kill_engine().await.unwrap();
+    world.backend.put("kv", "payments/db", &json!({"password": "later"}));
+    world.kubelet.publish(&world.volume(&pod, "lively")).await.unwrap();
+    wait::until("the volume is refreshed", || sight::text(volume.target_path(), "password") == "later").await;
+    assert_eq!(mounts::at(volume.target_path()), mount);
     world.kubelet.unpublish(&volume).await.unwrap();
     assert_eq!(mounts::below(world.plugin.pods()), []);
     assert!(!volume.target_path().exists());

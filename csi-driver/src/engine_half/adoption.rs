@@ -4,17 +4,19 @@
 //! Volumes that an earlier engine half made: found by their records, taken over, never touched.
 
 use std::collections::VecDeque;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use evanesce_engine::crash_point;
-use evanesce_engine::error::Error;
+use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::generation::Generations;
 use evanesce_engine::spec::volume::Refresh;
 use evanesce_engine::token::Tokens;
 use tracing::{info, warn};
 
 use crate::engine_half::plugin::Plugin;
+use crate::engine_half::publish_request::PublishRequest;
 use crate::engine_half::record::Record;
 use crate::engine_half::refresher::sweep_later;
 use crate::engine_half::tmpfs_target::numbers;
@@ -44,7 +46,13 @@ pub async fn adopt(plugin: &Arc<Plugin>) -> Result<usize, Error> {
                     warn!(volume_id = %id, %error, detail = error.detail(), "a volume could not be taken over")
                 }
             },
-            Err(error) => warn!(volume_id = %id, %error, detail = error.detail(), "a volume is left alone"),
+            Err(error) => {
+                warn!(volume_id = %id, %error, detail = error.detail(), "a volume is left alone");
+                // Of another version: not ours to overwrite. One that is damaged is written anew by the next publish.
+                if error.kind() == Kind::NotReady {
+                    plugin.left_alone().insert(id.clone(), error.message().to_owned());
+                }
+            }
         }
         last = Some(id);
     }
@@ -61,13 +69,45 @@ async fn take_over(plugin: &Arc<Plugin>, id: &VolumeId, record: Record) -> Resul
         return Ok(false);
     };
     crash_point!("adopt:opened");
+    let Some(volume) = open(plugin, id, record, root).await? else { return Ok(false) };
+    claim.live(Arc::new(volume));
+    crash_point!("adopt:live");
+    Ok(true)
+}
+
+/// Takes over a volume that sits at the target of a publish although this process does not know it: its record was lost or
+/// damaged. What a record holds, kubelet's request says again; what the volume shows is fetched anew. `None` where nothing
+/// of ours is there.
+///
+/// # Errors
+/// [`Kind::Busy`] and [`Kind::NotReady`], which are final to no kubelet: a pod may be using the volume.
+pub async fn take_over_unrecorded(plugin: &Plugin, request: &PublishRequest) -> Result<Option<Volume>, Error> {
+    let PublishRequest { volume: id, target, subject, group, .. } = request;
+    if let Some(why) = plugin.left_alone().get(id) {
+        return Err(Error::new(Kind::NotReady, why.clone()));
+    }
+    let root = match plugin.mounts.adopt(id, target).await {
+        Ok(Some(root)) => root,
+        Err(error) if error.kind() == Kind::Busy => return Err(error),
+        // A target that cannot be one is refused where it is used, and audited there.
+        Ok(None) | Err(_) => return Ok(None),
+    };
+    let cannot = |error: &dyn std::fmt::Display| {
+        Error::new(Kind::NotReady, format!("volume {id} is attached and cannot be taken over: {error}; delete its pod"))
+    };
+    let stat = rustix::fs::fstatvfs(&root).map_err(|error| cannot(&error))?;
+    let record = Record::new(subject, target.clone(), *group, stat.f_blocks * stat.f_frsize);
+    open(plugin, id, record, root).await.map_err(|error| cannot(&error))
+}
+
+/// The volume in the folder `root`; `None`, and gone, where it was made and never shown: nobody can be reading it.
+async fn open(plugin: &Plugin, id: &VolumeId, record: Record, root: OwnedFd) -> Result<Option<Volume>, Error> {
     let generations = Arc::new(Generations::new(root));
     let (shown, there) = numbers(&generations).await?;
     let Some(generation) = shown else {
-        // Made and never shown: nobody can be reading it.
         plugin.mounts.detach(id, &record.target).await?;
         plugin.mounts.drop_record(id).await?;
-        return Ok(false);
+        return Ok(None);
     };
     let until = plugin.clock().monotonic() + KEEP_FOUND;
     let old: VecDeque<_> =
@@ -90,7 +130,5 @@ async fn take_over(plugin: &Arc<Plugin>, id: &VolumeId, record: Record) -> Resul
     plugin.deadlines.refresh_in(id, UNTIL_READ, plugin.clock());
     plugin.deadlines.wait_for_token(id);
     sweep_later(plugin, &volume, &*volume.state.lock().await);
-    claim.live(Arc::new(volume));
-    crash_point!("adopt:live");
-    Ok(true)
+    Ok(Some(volume))
 }

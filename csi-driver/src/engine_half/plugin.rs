@@ -6,8 +6,9 @@
 //! Each verb runs in a task of its own: when kubelet's deadline passes, tonic drops the call and the task goes on to its
 //! end, the retry hears `ABORTED` until it has, and the audit says what truly happened.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use evanesce_engine::audit::{Auditor, Event, Purpose};
 use evanesce_engine::clock::Clock;
@@ -17,6 +18,7 @@ use evanesce_engine::error::{Error, Kind};
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
+use crate::engine_half::adoption::take_over_unrecorded;
 use crate::engine_half::budget::Budget;
 use crate::engine_half::metrics::Metrics;
 use crate::engine_half::mounts::Mounts;
@@ -41,6 +43,8 @@ pub struct Plugin {
     pub deadlines: Deadlines,
     /// What it counts.
     pub metrics: Arc<Metrics>,
+    /// Volumes whose records are another version's, and what to say about them.
+    pub left_alone: Mutex<HashMap<VolumeId, String>>,
     /// Work that a drain waits for.
     pub tasks: TaskTracker,
 }
@@ -54,6 +58,11 @@ impl Plugin {
     /// The audit.
     pub fn auditor(&self) -> &dyn Auditor {
         self.deliverer.auditor.as_ref()
+    }
+
+    /// Volumes that this version must not touch, but for an unpublish.
+    pub fn left_alone(&self) -> MutexGuard<'_, HashMap<VolumeId, String>> {
+        self.left_alone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Makes the volume visible in its pod, or takes the fresh tokens of one that is.
@@ -75,6 +84,13 @@ impl Plugin {
     /// Delivers. On failure nothing is left, so that a retry starts from nothing and can never find half a volume.
     async fn publish_first(&self, claim: Claim, request: PublishRequest) -> Result<(), Error> {
         crash_point!("publish:claimed");
+        if let Some(volume) = take_over_unrecorded(self, &request).await? {
+            let volume = Arc::new(volume);
+            warn!(volume_id = %volume.id, "a volume without a record that can be read is taken over from its publish");
+            self.remember(&volume, &mut *volume.state.lock().await).await;
+            claim.live(Arc::clone(&volume));
+            return self.publish_again(&volume, request).await;
+        }
         let target = FirstTarget {
             mounts: self.mounts.as_ref(),
             budget: &self.budget,
@@ -126,8 +142,8 @@ impl Plugin {
         Ok(())
     }
 
-    /// Undoes what a failed first delivery has begun. One that had begun nothing undoes nothing: at the target may be the
-    /// volume of a running pod, whose record this engine half could not read.
+    /// Undoes what a failed first delivery has begun. One that had begun nothing undoes nothing: what is at the target may
+    /// be in use.
     async fn clear(&self, volume: &VolumeId, target: &TargetPath) {
         let cleared = match self.mounts.detach(volume, target).await {
             Ok(()) => self.mounts.drop_record(volume).await,
@@ -189,6 +205,7 @@ impl Plugin {
         crash_point!("unpublish:detached");
         self.mounts.drop_record(id).await?;
         crash_point!("unpublish:dropped");
+        self.left_alone().remove(id);
         let subject = volume.map(|volume| volume.subject.clone());
         if subject.is_some() {
             info!(volume_id = %id, "volume is unmounted");

@@ -5,7 +5,7 @@
 
 use evanesce_engine::audit::Subject;
 use evanesce_engine::deliver::Before;
-use evanesce_engine::error::Error;
+use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::names::VolumeClassName;
 use evanesce_engine::workload::Workload;
 use serde::{Deserialize, Serialize};
@@ -74,7 +74,7 @@ impl Record {
     /// Reads what an earlier engine half wrote.
     ///
     /// # Errors
-    /// [`Kind::Internal`](evanesce_engine::error::Kind::Internal), naming the version where it is not ours.
+    /// [`Kind::NotReady`], naming the version where it is not ours; [`Kind::Internal`] where it is damaged.
     pub fn from_json(volume: &VolumeId, json: &[u8]) -> Result<Self, Error> {
         #[derive(Deserialize)]
         struct Versioned {
@@ -85,10 +85,11 @@ impl Record {
         };
         let Versioned { version } = serde_json::from_slice(json).map_err(unreadable)?;
         if version != VERSION {
-            return Err(Error::internal(format!(
+            let text = format!(
                 "the record of volume {volume} has version {version} and this build reads {VERSION}: \
                  run the version that wrote it, or delete the volume's pod"
-            )));
+            );
+            return Err(Error::new(Kind::NotReady, text));
         }
         serde_json::from_slice(json).map_err(unreadable)
     }

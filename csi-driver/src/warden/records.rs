@@ -6,7 +6,7 @@
 //! They lie in a directory of root's on a tmpfs, one file per volume, replaced by rename. The warden keeps each record's
 //! JSON as it was given and reads none of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::ops::Bound;
@@ -17,6 +17,7 @@ use evanesce_engine::crash_point;
 use ring::rand::{SecureRandom, SystemRandom};
 use rustix::fs::{AtFlags, Mode, OFlags, fchmod, fstat, fstatfs, mkdirat, openat, renameat, unlinkat};
 use rustix::io::Errno;
+use rustix::mount::{UnmountFlags, unmount};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
@@ -87,6 +88,8 @@ pub struct StateDir {
 pub struct Records {
     state: StateDir,
     volumes: BTreeSet<VolumeId>,
+    /// Records of a newer build, with their versions.
+    newer: BTreeMap<VolumeId, u32>,
 }
 
 /// One file. The version comes first, so that it can be read whatever follows.
@@ -129,7 +132,8 @@ impl StateDir {
         Ok(Self { directory, path })
     }
 
-    /// An empty directory on which something may be mounted for a moment.
+    /// An empty directory on which something may be mounted for a moment. What a warden left there that was killed in that
+    /// moment is unmounted.
     ///
     /// # Errors
     /// When it cannot be made.
@@ -138,6 +142,9 @@ impl StateDir {
             Ok(()) | Err(Errno::EXIST) => {}
             Err(errno) => return Err(self.io("making the staging directory")(errno.into())),
         }
+        // An error says that nothing is mounted there.
+        let flags = UnmountFlags::DETACH | UnmountFlags::NOFOLLOW;
+        while unmount(self.path.join(STAGING), flags).is_ok() {}
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         openat(&self.directory, STAGING, flags, Mode::empty())
             .map_err(|errno| self.io("opening the staging directory")(errno.into()))
@@ -229,12 +236,13 @@ impl StateDir {
 }
 
 impl Records {
-    /// Reads which records there are. What is not a record is left alone; what is half-written is removed.
+    /// Reads which records there are. What is not a record, or is a newer build's, is left alone; what is half-written is
+    /// removed.
     ///
     /// # Errors
-    /// [`StateError::Newer`] for a record of a newer build: taken for absent, its volume would be lost.
+    /// When the directory cannot be read.
     pub fn load(state: StateDir) -> Result<Self, StateError> {
-        let mut volumes = BTreeSet::new();
+        let (mut volumes, mut newer) = (BTreeSet::new(), BTreeMap::new());
         let entries =
             rustix::fs::Dir::read_from(&state.directory).map_err(|errno| state.io("reading it")(errno.into()))?;
         for entry in entries {
@@ -249,15 +257,23 @@ impl Records {
             let bytes = state.read(name, 2 * MAX_RECORD as u64).map_err(state.io("reading a record"))?;
             match serde_json::from_slice::<AnyRecordFile>(&bytes) {
                 Ok(file) if file.version > VERSION => {
-                    return Err(StateError::Newer { path: state.path.join(name), version: file.version });
+                    let left = StateError::Newer { path: state.path.join(name), version: file.version };
+                    tracing::warn!(%volume, "{left}; the volume is left alone and its pod keeps its files");
+                    newer.insert(volume, file.version);
                 }
                 Ok(_) => {
                     volumes.insert(volume);
                 }
-                Err(_) => tracing::warn!(%volume, "its record is unreadable and left alone: the volume is made anew"),
+                Err(_) => tracing::warn!(%volume, "its record is unreadable: the next publish writes it anew"),
             }
         }
-        Ok(Self { state, volumes })
+        Ok(Self { state, volumes, newer })
+    }
+
+    /// The version of the volume's record, where a newer build wrote it.
+    #[must_use]
+    pub fn newer(&self, volume: &VolumeId) -> Option<u32> {
+        self.newer.get(volume).copied()
     }
 
     /// Keeps a record, in place of the volume's earlier one.
@@ -285,6 +301,7 @@ impl Records {
         self.state.remove(&file_name(volume)).map_err(failed("removing a record"))?;
         crash_point!("drop:removed");
         self.volumes.remove(volume);
+        self.newer.remove(volume);
         Ok(())
     }
 

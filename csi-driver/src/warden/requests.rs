@@ -12,7 +12,7 @@ use super::sockets::Socket;
 use super::takeover::TakeOver;
 use super::volumes::Volumes;
 use crate::mount::Kernel;
-use crate::protocol::{Reply, Request, WardenError};
+use crate::protocol::{Reply, Request, VolumeId, WardenError};
 
 /// Everything that a request can be about.
 #[derive(Debug)]
@@ -44,6 +44,17 @@ impl<K: Kernel> Requests<K> {
         self.take_over.died();
     }
 
+    /// Why a volume must not be touched, but for an unpublish.
+    fn left_alone(&self, volume: &VolumeId) -> Option<String> {
+        if let Some(version) = self.records.newer(volume) {
+            return Some(format!(
+                "a newer driver wrote its record (version {version}): run that one, or delete its pod"
+            ));
+        }
+        let died = "the driver died of it again and again: delete its pod, or restart the driver to try again";
+        self.take_over.is_left_alone(volume).then(|| died.to_owned())
+    }
+
     /// Does what is asked.
     ///
     /// # Errors
@@ -67,11 +78,8 @@ impl<K: Kernel> Requests<K> {
                 self.volumes.detach(&volume, target.as_ref())?;
                 Reply::Done
             }
-            Request::Adopt { volume, .. } if self.take_over.is_left_alone(&volume) => {
-                return Err(busy(format!(
-                    "volume {volume} is left alone, because the driver died of it again and again: delete its pod, or \
-                     restart the driver to try again"
-                )));
+            Request::Adopt { volume, .. } if let Some(why) = self.left_alone(&volume) => {
+                return Err(busy(format!("volume {volume} is left alone: {why}")));
             }
             Request::Adopt { volume, target } => match self.volumes.adopt(&volume, target)? {
                 Some(root) => return Ok((Reply::Volume, Some(root))),

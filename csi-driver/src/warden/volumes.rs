@@ -202,6 +202,7 @@ impl<K: Kernel> Volumes<K> {
             .map_err(failed("cloning the volume's mount"))?;
         crash_point!("adopt:cloned");
         let (root, device) = open_root(mount.as_fd())?;
+        self.check_owner(volume, root.as_fd())?;
         let stat = fstatvfs(&mount).map_err(|errno| internal(format!("fstatvfs: {errno}")))?;
         let size = stat.f_blocks.saturating_mul(stat.f_frsize);
         self.kept.insert(volume.clone(), Kept { mount, device, size, target: Some(target) });
@@ -253,6 +254,19 @@ impl<K: Kernel> Volumes<K> {
             Some((holder, _)) => holder == volume,
             None => !self.kept.contains_key(volume),
         }
+    }
+
+    /// A volume's folders belong to whoever made it: under another uid the engine half could not change a file in it.
+    fn check_owner(&self, volume: &VolumeId, root: BorrowedFd<'_>) -> Result<(), WardenError> {
+        let owner = fstat(root).map_err(|errno| internal(format!("fstat: {errno}")))?.st_uid;
+        if owner == self.owner {
+            return Ok(());
+        }
+        Err(busy(format!(
+            "volume {volume} was made under --engine-uid {owner}, and it is {} now: its pod keeps its files, which nobody \
+             refreshes; go back to {owner}, or delete the pod",
+            self.owner
+        )))
     }
 
     fn check_size(&self, volume: &VolumeId, size: u64) -> Result<(), WardenError> {

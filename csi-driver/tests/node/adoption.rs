@@ -101,11 +101,20 @@ async fn a_record_of_another_version_is_left_alone_with_its_volume() {
     let ours = node.mounts.records().into_values().next().unwrap();
     let theirs = String::from_utf8(ours).unwrap().replace("\"version\":1,", "\"version\":2,").into_bytes();
     node.mounts.set_record(pod.volume_id(), theirs.clone());
+    let adopted = node.mounts.count(Call::Adopt);
     let node = node.restart().await;
     assert!(node.plugin.volumes.live().is_empty());
-    assert_eq!(node.mounts.records().into_values().collect::<Vec<_>>(), [theirs]);
-    assert_eq!((node.mounts.count(Call::Adopt), node.mounts.count(Call::Detach)), (0, 0));
+    assert_eq!(node.mounts.records().into_values().collect::<Vec<_>>(), [theirs.as_slice()]);
+    assert_eq!((node.mounts.count(Call::Adopt), node.mounts.count(Call::Detach)), (adopted, 0));
     node.assert_whole(&pod, "first");
+    // Not final to kubelet, in words for whoever reads the pod's events; nothing is touched.
+    let status = node.publish(&pod).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    assert!(status.message().contains("version 2 and this build reads 1"), "{status}");
+    assert_eq!(node.mounts.records().into_values().collect::<Vec<_>>(), [theirs.as_slice()]);
+    assert_eq!(code(node.unpublish(&pod).await), Code::Ok);
+    node.assert_nothing_left(&pod);
+    node.publish(&pod).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,4 +143,27 @@ async fn a_volume_that_was_attached_and_never_remembered_is_refreshed_whole() {
     node.publish(&pod).await.unwrap();
     until("the volume is refreshed", || refreshes(&node, "ok", 1)).await;
     node.assert_whole(&pod, "first");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_whose_record_is_lost_or_damaged_is_taken_over_by_its_next_publish() {
+    for damage in [Some("{\"version\":1,"), None] {
+        let node = Node::new().await;
+        let pod = node.pod("payments", "pod-1");
+        node.publish(&pod).await.unwrap();
+        match damage {
+            Some(text) => node.mounts.set_record(pod.volume_id(), text.into()),
+            None => node.mounts.remove_record(pod.volume_id()),
+        }
+        let node = node.restart().await;
+        assert!(node.plugin.volumes.live().is_empty());
+        node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
+        node.publish(&pod).await.unwrap();
+        until("the volume is refreshed", || refreshes(&node, "ok", 1)).await;
+        node.assert_whole(&pod, "second");
+        assert_eq!((node.mounts.count(Call::Make), node.mounts.count(Call::Attach)), (1, 1));
+        // The engine half after this one finds a record again.
+        let node = node.restart().await;
+        assert_eq!(node.plugin.volumes.live().len(), 1);
+    }
 }

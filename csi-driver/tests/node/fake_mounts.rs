@@ -140,6 +140,10 @@ impl FakeMounts {
         self.state().records.insert(volume.parse().unwrap(), record);
     }
 
+    pub(crate) fn remove_record(&self, volume: &str) {
+        self.state().records.remove(&volume.parse::<VolumeId>().unwrap());
+    }
+
     /// Size and inodes.
     pub(crate) fn size(&self, volume: &str) -> (u64, u64) {
         let state = self.state();

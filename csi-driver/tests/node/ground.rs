@@ -125,6 +125,7 @@ impl Node {
             volumes,
             deadlines: Default::default(),
             metrics: counted,
+            left_alone: Default::default(),
             tasks: Default::default(),
         });
         adoption::adopt(&plugin).await.unwrap();

@@ -464,6 +464,7 @@ impl Life {
             volumes: Default::default(),
             deadlines: Default::default(),
             metrics,
+            left_alone: Default::default(),
             tasks: Default::default(),
         });
         runtime.spawn(refresher::run(Arc::clone(&plugin), Default::default()));

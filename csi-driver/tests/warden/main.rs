@@ -14,4 +14,5 @@ mod paths;
 mod processes;
 mod records;
 mod supervision;
+mod upgrade;
 mod volumes;

@@ -203,6 +203,8 @@ fn the_engine_half_does_not_outlive_the_launcher_and_the_warden_says_so() {
     let ground = Ground::new();
     let mut program = Program::start(&ground, &[]);
     let (launcher, engine) = program.ready();
+    // Stopped, it cannot see that its channel is closed.
+    rustix::process::pidfd_send_signal(&engine.pidfd, Signal::STOP).unwrap();
     launcher.kill();
     engine.has_ended();
     program.wait_for("the launcher is gone");

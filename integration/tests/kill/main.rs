@@ -8,6 +8,7 @@
 
 mod leaks;
 mod pods;
+mod service;
 mod steps;
 mod storm;
 

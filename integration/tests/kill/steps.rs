@@ -90,10 +90,9 @@ struct Node {
 
 impl Node {
     async fn new() -> Self {
-        let setup = Setup::default().crash_points().log("info");
+        let setup = Setup::default().class(&class("a")).crash_points().log("info");
         let mut node = Self { world: setup.recorder().await.unwrap(), number: 0, text: String::new(), name: "a" };
         node.change(SMALL);
-        node.edit("a").await;
         node
     }
 
@@ -120,7 +119,7 @@ impl Node {
             Act::Terminate => drop(self.world.plugin.terminate().await),
             Act::Refresh => self.change(SMALL),
             Act::Grow => self.change(LARGE),
-            Act::Rename => self.edit(if self.name == "a" { "z" } else { "a" }).await,
+            Act::Rename => self.edit("z"),
             Act::Publish | Act::Sweep | Act::Unpublish => {}
         }
         if act != Act::Unpublish {
@@ -190,11 +189,17 @@ impl Node {
         [self.name, "below/b"].map(|name| (name.to_owned(), self.text.clone().into_bytes())).into()
     }
 
-    async fn edit(&mut self, name: &'static str) {
+    fn edit(&mut self, name: &'static str) {
         self.name = name;
-        let from = "from: {backend: vault, secret: kv/payments/steps, key: a}";
-        let class = format!(
-            "apiVersion: evanesce.dev/v1alpha1
+        self.world.classes("steps.yaml", &class(name)).unwrap();
+    }
+}
+
+/// The class, with one of its files under this name.
+fn class(name: &str) -> String {
+    let from = "from: {backend: vault, secret: kv/payments/steps, key: a}";
+    format!(
+        "apiVersion: evanesce.dev/v1alpha1
 kind: SecretVolume
 metadata: {{name: steps, namespace: payments}}
 spec:
@@ -204,9 +209,7 @@ spec:
     - {{path: {name}, {from}}}
     - {{path: below/b, {from}}}
 "
-        );
-        self.world.classes("steps.yaml", &class).unwrap();
-    }
+    )
 }
 
 /// Both files, with the same content.

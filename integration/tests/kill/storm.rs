@@ -114,6 +114,6 @@ impl Killer {
 }
 
 #[expect(clippy::print_stderr, reason = "the seed, without which a failure cannot be repeated")]
-fn say(line: &str) {
+pub(crate) fn say(line: &str) {
     eprintln!("{line}");
 }
