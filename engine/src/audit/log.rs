@@ -16,7 +16,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use uuid::{ContextV7, Timestamp, Uuid};
+use ring::rand::{SecureRandom, SystemRandom};
+use uuid::{Builder, Uuid};
 
 use super::ocsf::{Context, Entry, GapCause, LogEvent, Stamp, encode};
 use super::sink::Sink;
@@ -47,7 +48,6 @@ struct Shared {
 
 struct Queue {
     waiting: VecDeque<Numbered>,
-    uids: ContextV7,
     /// The number of the last event, taken or lost.
     last: u64,
     /// How many rounds of the writer were asked for, and how many it has made.
@@ -76,14 +76,7 @@ impl AuditLog {
             context,
             clock,
             capacity,
-            queue: Mutex::new(Queue {
-                waiting: VecDeque::new(),
-                uids: ContextV7::new(),
-                last: 0,
-                asked: 0,
-                served: 0,
-                closed: false,
-            }),
+            queue: Mutex::new(Queue { waiting: VecDeque::new(), last: 0, asked: 0, served: 0, closed: false }),
             work: Condvar::new(),
             done: Condvar::new(),
             lost: AtomicU64::new(0),
@@ -183,15 +176,30 @@ impl Shared {
 impl Queue {
     fn push(&mut self, entry: Entry, time: SystemTime) {
         self.last += 1;
-        let stamp = Stamp { sequence: self.last, uid: uid(&self.uids, time), time };
+        let stamp = Stamp { sequence: self.last, uid: uid(self.last, time), time };
         self.waiting.push_back(Numbered { stamp, entry });
     }
 }
 
-/// A UUIDv7 (RFC 9562 section 5.7): sorts by time.
-fn uid(context: &ContextV7, time: SystemTime) -> Uuid {
+/// A UUIDv7 (RFC 9562 section 5.7) that sorts by time, to a 4096th of a millisecond, and then by number; 32 bits tell
+/// processes apart.
+///
+/// They are `ring`'s, which makes the system call. The crate `uuid` would have a statically linked program open
+/// `/dev/urandom`, and the engine half's root has none.
+fn uid(sequence: u64, time: SystemTime) -> Uuid {
     let since = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-    Uuid::new_v7(Timestamp::from_unix(context, since.as_secs(), since.subsec_nanos()))
+    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let fraction = (since.subsec_nanos() % 1_000_000) * 4096 / 1_000_000;
+    // Two bits of the number's place are the variant's.
+    let number = (sequence & 0x3fff_ffff) as u32;
+    let mut random = [0; 4];
+    // Without it, a number and a time are still told apart.
+    let _ = SystemRandom::new().fill(&mut random);
+    let mut bytes = [0; 10];
+    bytes[..2].copy_from_slice(&(fraction as u16).to_be_bytes());
+    bytes[2..6].copy_from_slice(&number.to_be_bytes());
+    bytes[6..].copy_from_slice(&random);
+    Builder::from_unix_timestamp_millis(millis, &bytes).into_uuid()
 }
 
 /// The thread that writes.
@@ -284,7 +292,7 @@ impl Track {
         let cause = if self.failed { GapCause::SinkFailed } else { GapCause::QueueFull };
         let gap = Entry::Log(LogEvent::Gap { first: self.last + 1, last: to, cause });
         let time = shared.clock.now();
-        let uid = uid(&shared.lock().uids, time);
+        let uid = uid(to, time);
         let line = encode(&shared.context, &Stamp { sequence: to, uid, time }, &gap);
         self.failed = self.sink.write_line(&line).is_err();
         if !self.failed {

@@ -126,6 +126,7 @@ pub(super) const WARDEN: &[c_long] = &[
     libc::SYS_open_tree,
     libc::SYS_move_mount,
     libc::SYS_mount_setattr,
+    SYS_STATMOUNT,
     libc::SYS_fchown,
     libc::SYS_fchownat,
     // The connection for the liveness probe.
@@ -137,6 +138,8 @@ pub(super) const WARDEN: &[c_long] = &[
 
 /// libc has no name for it on every architecture; the number is the same on all.
 const SYS_MEMFD_SECRET: c_long = 447;
+/// The same.
+const SYS_STATMOUNT: c_long = 457;
 
 /// What `fcntl` may be asked for: nothing that sends signals or takes locks.
 pub(super) const FCNTL: [c_int; 6] =
