@@ -87,6 +87,7 @@ pub(super) const ENGINE: &[c_long] = &[
     libc::SYS_rseq,
     libc::SYS_set_robust_list,
     libc::SYS_sched_getaffinity,
+    libc::SYS_getrusage, // page faults since memory was given back: of itself, and of its threads
     // The event loop.
     libc::SYS_epoll_create1,
     libc::SYS_epoll_ctl,
