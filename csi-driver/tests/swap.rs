@@ -24,10 +24,11 @@ use evanesce_csi::engine_half::tmpfs_target::{RefreshTarget, remove};
 use evanesce_csi::engine_half::volume::{State, Volume};
 use evanesce_csi::protocol::{Owner, TargetPath, VolumeId};
 use evanesce_engine::audit::Subject;
+use evanesce_engine::deliver::Before;
 use evanesce_engine::error::Error;
 use evanesce_engine::generation::Generations;
 use evanesce_engine::names::{Namespace, NodeName, PodName, PodUid, ServiceAccountName, VolumeClassName};
-use evanesce_engine::projection::{self, FilePath, Mode, Projection};
+use evanesce_engine::projection::{self, DigestKey, FilePath, Mode, Projection};
 use evanesce_engine::secret::SecretBytes;
 use evanesce_engine::spec::VolumeSpec;
 use evanesce_engine::spec::volume::Refresh;
@@ -157,10 +158,12 @@ impl Drop for Finished<'_> {
 async fn refresh(volume: &Volume, rounds: Range<u32>, readers: &[AtomicU64]) {
     let mut state = volume.state.lock().await;
     let mut retired = VecDeque::new();
+    let digest = Projection::default().digest(&DigestKey::new(&[0; 32]));
+    let shows = Before { secrets: Vec::new(), digest, revision: 0 };
     for round in rounds {
         let target =
             RefreshTarget { mounts: &Granted, volume, state: (&mut *state).into(), keep_until: Instant::now() };
-        target.place(&spec(), projection(round)).await.unwrap();
+        target.place(&spec(), projection(round), &shows).await.unwrap();
         let under_way: Vec<_> = readers.iter().map(|reads| reads.load(Ordering::Acquire)).collect();
         retired.extend(state.retired.drain(..).map(|(number, _)| (number, under_way.clone())));
         while let Some((number, begun)) = retired.front() {

@@ -38,7 +38,6 @@ pub const POINTS: &[&str] = &[
     "place:recorded",
     "place:attached",
     "publish:delivered",
-    "publish:remembered",
     "publish:live",
     // … and the warden for it.
     "make:tmpfs-made",

@@ -169,7 +169,7 @@ impl Deliverer {
             return Ok(Delivered { spec, before, placed: None, files: Vec::new() });
         }
         let files = projection.files().map(|(path, _)| path.to_string()).collect();
-        let placed = target.place(&spec, projection).await?;
+        let placed = target.place(&spec, projection, &before).await?;
         Ok(Delivered { spec, before, placed: Some(placed), files })
     }
 }

@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 
+use crate::deliver::Before;
 use crate::error::Error;
 use crate::projection::Projection;
 use crate::spec::VolumeSpec;
@@ -12,11 +13,12 @@ use crate::spec::VolumeSpec;
 /// A place for one volume's files.
 #[async_trait]
 pub trait Target: Send + Sync {
-    /// Makes `projection`, rendered from `spec`, what readers see: whole, in one step, or not at all.
+    /// Makes `projection`, rendered from `spec`, what readers see: whole, in one step, or not at all. `shows` is what there
+    /// is to remember of it.
     ///
     /// # Errors
     /// What readers saw before stays.
-    async fn place(&self, spec: &VolumeSpec, projection: Projection) -> Result<Placed, Error>;
+    async fn place(&self, spec: &VolumeSpec, projection: Projection, shows: &Before) -> Result<Placed, Error>;
 }
 
 /// What a target did.

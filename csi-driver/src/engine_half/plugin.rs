@@ -126,13 +126,11 @@ impl Plugin {
             refresh: delivered.spec.refresh,
             keep_previous: delivered.spec.keep_previous,
             failures: 0,
-            recorded: false,
+            recorded: true,
         };
         let PublishRequest { volume: id, target, subject, tokens, group } = request;
         let volume = Arc::new(Volume::new(id, target, subject, group, tokens, generations, state));
         volume.freshness.renew(self.clock().monotonic());
-        self.remember(&volume, &mut *volume.state.lock().await).await;
-        crash_point!("publish:remembered");
         self.deadlines.refresh_in(&volume.id, delivered.spec.refresh, self.clock());
         info!(volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod, "volume is mounted");
         claim.live(Arc::clone(&volume));

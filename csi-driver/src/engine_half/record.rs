@@ -33,7 +33,7 @@ pub struct Record {
     /// The generation that shows it.
     #[serde(default)]
     pub generation: Option<u64>,
-    /// What it shows; absent between its attachment and the end of its first delivery.
+    /// What it shows; absent where that was not known when the record was written.
     pub before: Option<Before>,
 }
 

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use evanesce_engine::crash_point;
+use evanesce_engine::deliver::Before;
 use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::generation::{Generations, Written};
 use evanesce_engine::projection::Projection;
@@ -25,6 +26,8 @@ use crate::protocol::{MAX_OWN, Owner, inodes_for};
 
 /// What a volume starts with where its class names no size: two generations of a hundred small files fit.
 const DEFAULT_SIZE: u64 = 1 << 20;
+/// The number of a volume's first generation.
+const FIRST: u64 = 1;
 
 /// The target of a first delivery.
 pub struct FirstTarget<'a> {
@@ -42,7 +45,7 @@ pub struct FirstTarget<'a> {
 
 #[async_trait]
 impl Target for FirstTarget<'_> {
-    async fn place(&self, spec: &VolumeSpec, projection: Projection) -> Result<Placed, Error> {
+    async fn place(&self, spec: &VolumeSpec, projection: Projection, shows: &Before) -> Result<Placed, Error> {
         let PublishRequest { volume, target, subject, group, .. } = self.request;
         let size = size_for(spec, &projection)?;
         let reservation = self.budget.reserve(&subject.workload.namespace, size)?;
@@ -50,18 +53,34 @@ impl Target for FirstTarget<'_> {
         self.begun.store(true, Ordering::Relaxed);
         crash_point!("place:made");
         let generations = Arc::new(Generations::new(root));
-        write(self.mounts, &generations, 1, &Arc::new(projection)).await?;
-        crash_point!("place:owned");
-        show(&generations, 1).await?;
+        // Nobody sees it before it is attached: files are shown as they are written, and owned beside the record.
+        let there = Arc::clone(&generations);
+        let written = blocking(move || {
+            let written = there.write(FIRST, &projection)?;
+            there.show(FIRST).map_err(|error| failed("shown", FIRST, &error))?;
+            Ok::<_, Error>(written)
+        });
+        let written = written.await??;
         crash_point!("place:shown");
         // Before the mount: whatever is attached has a record, so an engine half that starts finds it.
-        let record = Record::new(subject, target.clone(), *group, size);
-        self.mounts.put_record(volume, record.to_json()?).await?;
-        crash_point!("place:recorded");
+        let mut record = Record::new(subject, target.clone(), *group, size);
+        (record.generation, record.before) = (Some(FIRST), Some(shows.clone()));
+        let record = record.to_json()?;
+        let recorded = async {
+            self.mounts.put_record(volume, record).await?;
+            crash_point!("place:recorded");
+            Ok::<_, Error>(())
+        };
+        let owned = async {
+            own(self.mounts, written).await?;
+            crash_point!("place:owned");
+            Ok(())
+        };
+        tokio::try_join!(recorded, owned)?;
         let options = self.mounts.attach(volume, target).await?;
         crash_point!("place:attached");
         *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some((generations, reservation));
-        Ok(Placed { generation: 1, options })
+        Ok(Placed { generation: FIRST, options })
     }
 }
 
@@ -79,7 +98,7 @@ pub struct RefreshTarget<'a> {
 
 #[async_trait]
 impl Target for RefreshTarget<'_> {
-    async fn place(&self, spec: &VolumeSpec, projection: Projection) -> Result<Placed, Error> {
+    async fn place(&self, spec: &VolumeSpec, projection: Projection, _shows: &Before) -> Result<Placed, Error> {
         let mut state = self.state.lock().await;
         self.grow(&mut state, size_for(spec, &projection)?).await?;
         let generations = &self.volume.generations;
@@ -156,17 +175,24 @@ async fn write(
     projection: &Arc<Projection>,
 ) -> Result<(), Error> {
     let (there, what) = (Arc::clone(generations), Arc::clone(projection));
-    let Written { owners, .. } = blocking(move || there.write(number, &what)).await??;
-    let mut owners = owners.into_iter().map(|(file, uid, gid)| (file, Owner { uid: Some(uid), gid: Some(gid) }));
+    let written = blocking(move || there.write(number, &what)).await??;
+    if let Err(error) = own(mounts, written).await {
+        remove(generations, number).await?;
+        return Err(error);
+    }
+    Ok(())
+}
+
+/// Gives a generation's files to their owners.
+async fn own(mounts: &dyn Mounts, written: Written) -> Result<(), Error> {
+    let owner = |(file, uid, gid)| (file, Owner { uid: Some(uid), gid: Some(gid) });
+    let mut owners = written.owners.into_iter().map(owner);
     loop {
         let batch: Vec<_> = owners.by_ref().take(MAX_OWN).collect();
         if batch.is_empty() {
             return Ok(());
         }
-        if let Err(error) = mounts.own(batch).await {
-            remove(generations, number).await?;
-            return Err(error);
-        }
+        mounts.own(batch).await?;
     }
 }
 
