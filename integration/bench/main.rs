@@ -91,7 +91,8 @@ fn chosen(names: &[String]) -> Result<Vec<&'static str>> {
 
 async fn measure(args: &Args, benches: &[&'static str]) -> Result<()> {
     let site = Site::start().await?;
-    let place = report::place()?;
+    let rounds = if args.quick { ", a tenth of the rounds" } else { "" };
+    let place = report::place()? + rounds;
     let pictures = binaries::target_directory()?.join("bench");
     fs::create_dir_all(&pictures)?;
     let mut figures = Vec::new();
