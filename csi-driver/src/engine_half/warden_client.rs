@@ -353,7 +353,12 @@ impl Link {
             let mut ready = self.channel.writable().await.map_err(ChannelError::from)?;
             match ready.try_io(|channel| io_result(channel.get_ref().send(frame, fds))) {
                 Ok(Ok(sent)) => return Ok(sent?),
-                Ok(Err(error)) if error.kind() == io::ErrorKind::BrokenPipe => return Err(CallError::Gone),
+                // Reset, and not broken, where the warden died with something unread.
+                Ok(Err(error))
+                    if matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset) =>
+                {
+                    return Err(CallError::Gone);
+                }
                 Ok(Err(error)) => return Err(ChannelError::from(error).into()),
                 Err(_would_block) => {}
             }

@@ -19,6 +19,7 @@ use evanesce_csi::protocol::{
     Owner, PROTOCOL, Request, ToLauncher, VolumeId, WardenFrame,
 };
 use evanesce_csi::warden::{CredentialsDir, Fatal, Greeting, Records, Requests, Socket, StateDir, Supervisor};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::ground::{CEILING, Ground, mounts_of, volume, write};
 
@@ -226,6 +227,27 @@ fn a_caller_that_gives_up_costs_nobody_anything() {
         client.make_volume(&volume("w"), 4096, 8).await.unwrap();
     });
     warden.stop();
+}
+
+#[test]
+fn a_warden_that_dies_with_a_request_unread_is_gone_and_nothing_worse() {
+    let (warden, engine) = Channel::pair().unwrap();
+    runtime().block_on(async {
+        let client = WardenClient::new(engine).unwrap();
+        let caller = client.clone();
+        let unread = tokio::spawn(async move { caller.drop_record(&volume("v")).await });
+        let is_there = || {
+            let mut fds = [PollFd::new(&warden, PollFlags::IN)];
+            poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 })).unwrap() > 0
+        };
+        while !is_there() {
+            tokio::task::yield_now().await;
+        }
+        drop(warden);
+        // Before anybody has noticed: anything but "gone" would be final to kubelet.
+        assert!(matches!(client.drop_record(&volume("w")).await, Err(CallError::Gone)));
+        assert!(matches!(unread.await.unwrap(), Err(CallError::Gone)));
+    });
 }
 
 #[test]

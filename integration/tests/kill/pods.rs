@@ -226,7 +226,7 @@ impl Node {
     }
 
     pub(crate) fn assert_no_complaint(&self) {
-        let complaints = self.complaints.lock().unwrap();
+        let complaints = std::mem::take(&mut *self.complaints.lock().unwrap());
         assert!(complaints.is_empty(), "{} complaints: {}", complaints.len(), complaints.join("\n"));
     }
 

@@ -90,9 +90,13 @@ struct Node {
 
 impl Node {
     async fn new() -> Self {
-        let setup = Setup::default().class(&class("a")).crash_points().log("info");
+        let setup = Setup::default().crash_points().log("info");
         let mut node = Self { world: setup.recorder().await.unwrap(), number: 0, text: String::new(), name: "a" };
         node.change(SMALL);
+        node.edit("a");
+        let volume = node.world.volume(&node.world.pod("payments", "app"), "steps");
+        wait::until_ready("the class is known", async || node.world.kubelet.publish(&volume).await.ok()).await;
+        node.world.kubelet.unpublish(&volume).await.unwrap();
         node
     }
 
