@@ -7,6 +7,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -202,16 +203,15 @@ async fn folders_and_files_that_vanish_cost_running_pods_nothing_and_may_come_ba
     assert_eq!(sight::text(volume.target_path(), "password"), PASSWORD);
     fs::rename(&away, &file).unwrap();
     until_stale(&world, "0").await;
-    // The folder of classes: what it held counts on.
-    let away = world.scratch.path().join("away");
-    fs::rename(world.plugin.classes(), &away).unwrap();
+    // The folder of classes: what it held counts on. It is in the engine half's own root, so it cannot be taken away, but
+    // it can be closed.
+    let mode = |mode| fs::set_permissions(world.plugin.classes(), fs::Permissions::from_mode(mode)).unwrap();
     let problems = async |wanted: &str| (metric(&world, "class_problems{}").await == wanted).then_some(());
-    // Nobody notices a folder's own name: an edit in it is what is noticed.
-    fs::write(away.join("noticed.yaml"), "").unwrap();
+    mode(0o700);
     wait::until_ready("the folder is missed", async || problems("1").await).await;
     world.backend.recorder.put("kv", "payments/db", &json!({"password": "new", "username": "app"}));
     wait::until("refreshes go on", || sight::text(volume.target_path(), "password") == "new").await;
-    fs::rename(&away, world.plugin.classes()).unwrap();
+    mode(0o755);
     wait::until_ready("the folder is read again", async || problems("0").await).await;
     assert_eq!(said(&world, "cannot read the folder of classes"), 1);
 }
