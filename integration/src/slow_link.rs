@@ -26,12 +26,19 @@ pub struct SlowLink {
 }
 
 impl SlowLink {
+    /// Its near end, whose port the plugin has to be told before the far end is there.
+    ///
+    /// # Errors
+    /// When there is no free port.
+    pub async fn near() -> Result<TcpListener> {
+        TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no free port")
+    }
+
     /// Starts it, in the background of the current runtime; an answer takes `round_trip` longer than it would.
     ///
     /// # Errors
-    /// When it cannot listen.
-    pub async fn start(server: SocketAddr, round_trip: Duration) -> Result<Self> {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no free port")?;
+    /// When the near end has no address.
+    pub fn start(tcp: TcpListener, server: SocketAddr, round_trip: Duration) -> Result<Self> {
         let address = tcp.local_addr()?;
         let accepting = tokio::spawn(async move {
             // Connections end with the link.

@@ -29,8 +29,9 @@ const TMPFS_PER_VOLUME: u64 = 128 << 10;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_node_starts_with_a_backend_that_is_far_away() {
     let count = counts::LOADED_VOLUMES.get() as usize;
-    let world = world(count).await;
-    let link = SlowLink::start(world.backend.socket(), LATENCY).await.unwrap();
+    let near = SlowLink::near().await.unwrap();
+    let world = world(count, near.local_addr().unwrap().port()).await;
+    let link = SlowLink::start(near, world.backend.socket(), LATENCY).unwrap();
     world.classes("load.yaml", &classes(&world, &link)).unwrap();
     wait::until_ready("the class is known", async || {
         world.kubelet.publish(&world.volume(&world.pod("payments", "probe"), "load")).await.ok()
@@ -96,8 +97,8 @@ async fn a_full_node_starts_with_a_backend_that_is_far_away() {
     assert_eq!((requests(&metrics, "waiting"), requests(&metrics, "under_way")), (0.0, 0.0));
 }
 
-async fn world(volumes: usize) -> World<OpenBao> {
-    let world = Setup::default().log("info").argument(&format!("--node-tmpfs-limit={}Mi", volumes + 8));
+async fn world(volumes: usize, port: u16) -> World<OpenBao> {
+    let world = Setup::default().port(port).log("info").argument(&format!("--node-tmpfs-limit={}Mi", volumes + 8));
     let world = world.argument(&format!("--namespace-tmpfs-limit={}Mi", volumes + 8)).openbao().await.unwrap();
     let role = KubernetesRole {
         name: "app",
