@@ -7,21 +7,26 @@
 
 use std::io::{self, Read, Seek};
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use evanesce_engine::audit::log::{AuditLog, QUEUE};
 use evanesce_engine::audit::ocsf::Context;
 use evanesce_engine::audit::recording::RecordingSink;
 use evanesce_engine::audit::sink::{FileSink, Sink};
 use evanesce_engine::audit::{Auditor, Event};
-use evanesce_engine::clock::SystemClock;
+use evanesce_engine::clock::{Clock, SystemClock};
 use evanesce_engine::names::NodeName;
 use serde_json::Value;
+use tokio::time::Instant;
 
 /// Longer than any machine needs; reached only when a test fails.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn start(sinks: Vec<Box<dyn Sink>>, capacity: usize) -> AuditLog {
+    start_at(sinks, capacity, Arc::new(SystemClock))
+}
+
+fn start_at(sinks: Vec<Box<dyn Sink>>, capacity: usize, clock: Arc<dyn Clock>) -> AuditLog {
     let context = Context {
         node: NodeName::parse("node-a").unwrap(),
         program: "evanesce-csi",
@@ -29,7 +34,7 @@ fn start(sinks: Vec<Box<dyn Sink>>, capacity: usize) -> AuditLog {
         log_name: "evanesce-audit",
         pid: 1,
     };
-    AuditLog::start(context, sinks, capacity, Arc::new(SystemClock)).unwrap()
+    AuditLog::start(context, sinks, capacity, clock).unwrap()
 }
 
 fn event(volume: &str) -> Event {
@@ -110,14 +115,47 @@ fn numbers_go_up_by_one_however_many_record_at_once() {
         .map(|line| serde_json::from_str::<Value>(line).unwrap()["metadata"]["sequence"].as_u64().unwrap())
         .collect();
     assert_eq!(numbers, (1..=802).collect::<Vec<_>>());
-    let mut uids: Vec<Value> =
-        lines.iter().map(|line| serde_json::from_str::<Value>(line).unwrap()["metadata"]["uid"].clone()).collect();
-    assert!(uids.is_sorted_by(|a, b| a.as_str() < b.as_str()), "a UUIDv7 sorts by its time");
-    uids.dedup();
-    assert_eq!(uids.len(), 802);
+    assert_sorted_by_uid(&lines);
     assert_eq!(outline(&lines)[0], "1 audit_start");
     assert_eq!(outline(&lines)[801], "802 audit_stop");
     assert_eq!(log.lost(), 0);
+}
+
+/// A clock that is set back by a second each time that it is read.
+struct Backwards(Mutex<SystemTime>);
+
+impl Clock for Backwards {
+    fn now(&self) -> SystemTime {
+        let mut time = self.0.lock().unwrap();
+        *time -= Duration::from_secs(1);
+        *time
+    }
+
+    fn monotonic(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+#[test]
+fn ids_keep_the_order_of_the_numbers_when_the_system_s_time_is_set_back() {
+    let sink = RecordingSink::default();
+    let clock = Arc::new(Backwards(Mutex::new(SystemTime::now())));
+    let log = start_at(vec![Box::new(sink.clone())], QUEUE, clock);
+    (0..10).for_each(|_| log.record(event("v")));
+    assert!(log.close(PATIENCE));
+    let lines = sink.lines();
+    assert_eq!(lines.len(), 12);
+    assert_sorted_by_uid(&lines);
+    let time = |line: &String| serde_json::from_str::<Value>(line).unwrap()["time"].as_u64().unwrap();
+    assert!(lines.is_sorted_by_key(|line| std::cmp::Reverse(time(line))), "the times themselves are the system's");
+}
+
+/// No two ids are the same, and they sort as the numbers do.
+fn assert_sorted_by_uid(lines: &[String]) {
+    let uid =
+        |line: &String| serde_json::from_str::<Value>(line).unwrap()["metadata"]["uid"].as_str().unwrap().to_owned();
+    let uids: Vec<String> = lines.iter().map(uid).collect();
+    assert!(uids.is_sorted_by(|a, b| a < b), "a UUIDv7 sorts by its time");
 }
 
 #[test]

@@ -50,6 +50,8 @@ struct Queue {
     waiting: VecDeque<Numbered>,
     /// The number of the last event, taken or lost.
     last: u64,
+    /// The latest time of an event so far: what the ids follow, where the system's time is set back.
+    latest: SystemTime,
     /// How many rounds of the writer were asked for, and how many it has made.
     asked: u64,
     served: u64,
@@ -76,7 +78,7 @@ impl AuditLog {
             context,
             clock,
             capacity,
-            queue: Mutex::new(Queue { waiting: VecDeque::new(), last: 0, asked: 0, served: 0, closed: false }),
+            queue: Mutex::new(Queue::default()),
             work: Condvar::new(),
             done: Condvar::new(),
             lost: AtomicU64::new(0),
@@ -120,10 +122,9 @@ impl AuditLog {
     /// Writes `audit_stop` as the last line and waits for it as [`AuditLog::flush`] does. What is recorded later is
     /// counted as lost.
     pub fn close(&self, deadline: Duration) -> bool {
-        let time = self.shared.clock.now();
         let mut queue = self.shared.lock();
         if !queue.closed {
-            queue.push(Entry::Log(LogEvent::Stopped), time);
+            queue.push(Entry::Log(LogEvent::Stopped), &*self.shared.clock);
             queue.closed = true;
         }
         drop(queue);
@@ -154,7 +155,6 @@ impl Shared {
 
     /// Gives the entry the next number, and room if there is any.
     fn push(&self, entry: Entry) {
-        let time = self.clock.now();
         let mut queue = self.lock();
         if queue.closed {
             self.count_lost();
@@ -163,7 +163,7 @@ impl Shared {
             queue.last += 1;
             self.count_lost();
         } else {
-            queue.push(entry, time);
+            queue.push(entry, &*self.clock);
             self.work.notify_one();
         }
     }
@@ -173,10 +173,19 @@ impl Shared {
     }
 }
 
+impl Default for Queue {
+    fn default() -> Self {
+        Self { waiting: VecDeque::new(), last: 0, latest: SystemTime::UNIX_EPOCH, asked: 0, served: 0, closed: false }
+    }
+}
+
 impl Queue {
-    fn push(&mut self, entry: Entry, time: SystemTime) {
+    /// The time is read here, under the lock: numbers and times go up together.
+    fn push(&mut self, entry: Entry, clock: &dyn Clock) {
+        let time = clock.now();
+        self.latest = self.latest.max(time);
         self.last += 1;
-        let stamp = Stamp { sequence: self.last, uid: uid(self.last, time), time };
+        let stamp = Stamp { sequence: self.last, uid: uid(self.last, self.latest), time };
         self.waiting.push_back(Numbered { stamp, entry });
     }
 }
