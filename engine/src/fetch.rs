@@ -258,11 +258,8 @@ fn shown(grant: &Grant, secret: Option<&Secret>) -> Shown {
 const GRACE: Duration = Duration::from_millis(500);
 
 async fn timed<T>(limit: Duration, call: impl Future<Output = Result<T, BackendError>>) -> Result<T, BackendError> {
-    tokio::time::timeout(limit + GRACE, call).await.unwrap_or_else(|_| Err(late(limit)))
-}
-
-fn late(limit: Duration) -> BackendError {
-    BackendError::new(BackendErrorKind::TimedOut, format!("no answer within limits.timeout ({limit:?})"))
+    let late = || BackendError::new(BackendErrorKind::TimedOut, format!("no answer within limits.timeout ({limit:?})"));
+    tokio::time::timeout(limit + GRACE, call).await.unwrap_or_else(|_| Err(late()))
 }
 
 fn cut_short() -> BackendError {

@@ -8,22 +8,18 @@
 #[path = "stand_in/vault.rs"]
 mod vault_stand_in;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use evanesce_engine::backend::contract::{grant, parse_token, unsigned_token, workload};
 use evanesce_engine::backend::vault::{PassedOver, VaultBackend};
-use evanesce_engine::backend::{Backend, BackendError, BackendErrorKind as Kind, Caller, Session};
+use evanesce_engine::backend::{Backend, BackendErrorKind as Kind, Session};
 use evanesce_engine::names::BackendName;
-use evanesce_engine::policy::Grant;
 use evanesce_engine::spec::backend::{Limits, PemSource};
 use tokio::net::TcpListener;
-use vault_stand_in::{Certificate, Settings, StandIn};
+use vault_stand_in::{Certificate, Settings, StandIn, newest, open};
 
 /// Half of it is for the connection, so a server that says nothing costs one or two seconds.
 const TIMEOUT: Duration = Duration::from_secs(2);
-const KEY: &str = "a";
 
 /// What is wrong with the server, its kind, words of its message, and whether the next address is asked.
 struct Row(Fault, Kind, &'static str, Next);
@@ -124,25 +120,6 @@ fn settings() -> Settings {
     Settings { timeout: TIMEOUT, ..Settings::default() }
 }
 
-async fn good() -> StandIn {
-    let server = StandIn::start().await;
-    server.put("db", &[(KEY, "value")]);
-    server.credentials("token", "s.from-file");
-    server
-}
-
-async fn open(backend: &VaultBackend) -> Result<Box<dyn Session>, BackendError> {
-    let workload = workload();
-    let token = parse_token(&unsigned_token(&workload, "uid-1"));
-    let caller = Caller { workload: &workload, token: Some(&token) };
-    let identity = backend.identity(&caller, None).unwrap();
-    backend.open(&caller, &identity).await
-}
-
-fn newest(backend: &VaultBackend, path: &str) -> Grant {
-    grant(backend, path, None, BTreeMap::new())
-}
-
 fn port_of(session: &dyn Session) -> u16 {
     session.login().endpoint.as_ref().unwrap().1
 }
@@ -150,7 +127,7 @@ fn port_of(session: &dyn Session) -> u16 {
 #[tokio::test]
 async fn each_fault_has_its_kind_and_names_its_server() {
     for Row(fault, kind, says, _) in FAULTS {
-        let good = good().await;
+        let good = StandIn::with_a_secret().await;
         let (port, ca, _lives) = faulty(fault).await;
         let (backend, _) = backend(&good, &[(port, &ca)], &settings());
         let error = open(&backend).await.err().unwrap();
@@ -166,7 +143,7 @@ async fn each_fault_has_its_kind_and_names_its_server() {
 #[tokio::test]
 async fn the_next_address_is_asked_where_the_first_one_is_at_fault_and_only_there() {
     for Row(fault, kind, says, next) in FAULTS {
-        let good = good().await;
+        let good = StandIn::with_a_secret().await;
         let (port, ca, _lives) = faulty(fault).await;
         let (backend, passed) = backend(&good, &[(port, &ca), (good.port(), good.ca())], &settings());
         match (open(&backend).await, next) {
@@ -187,7 +164,7 @@ async fn the_next_address_is_asked_where_the_first_one_is_at_fault_and_only_ther
 
 #[tokio::test]
 async fn what_answered_last_is_asked_first_and_one_that_failed_is_left_alone() {
-    let (one, two) = (good().await, good().await);
+    let (one, two) = (StandIn::with_a_secret().await, StandIn::with_a_secret().await);
     let (backend, passed) = backend(&one, &[(one.port(), ""), (two.port(), two.ca())], &settings());
     assert_eq!(port_of(open(&backend).await.unwrap().as_ref()), one.port());
     one.always(503, &[], "");
@@ -205,7 +182,7 @@ async fn what_answered_last_is_asked_first_and_one_that_failed_is_left_alone() {
 
 #[tokio::test]
 async fn where_all_addresses_fail_all_are_named() {
-    let (one, two) = (good().await, good().await);
+    let (one, two) = (StandIn::with_a_secret().await, StandIn::with_a_secret().await);
     one.always(503, &[("retry-after", "7")], "");
     two.always(307, &[("retry-after", "5")], "");
     let (backend, _) = backend(&one, &[(one.port(), ""), (two.port(), two.ca())], &settings());
@@ -230,7 +207,7 @@ async fn a_read_is_never_sent_to_another_address() {
             continue; // of connections, and this one is open
         }
         for token_file in [false, true] {
-            let (one, two) = (good().await, good().await);
+            let (one, two) = (StandIn::with_a_secret().await, StandIn::with_a_secret().await);
             let settings = Settings { token_file, ..settings() };
             let (backend, _) = backend(&one, &[(one.port(), ""), (two.port(), two.ca())], &settings);
             let session = open(&backend).await.unwrap();
@@ -250,7 +227,7 @@ async fn a_read_is_never_sent_to_another_address() {
 
 #[tokio::test]
 async fn a_token_that_is_there_already_finds_the_address_that_answers() {
-    let (one, two) = (good().await, good().await);
+    let (one, two) = (StandIn::with_a_secret().await, StandIn::with_a_secret().await);
     let settings = Settings { token_file: true, ..settings() };
     let (alone, _) = backend(&one, &[(one.port(), "")], &settings);
     drop(open(&alone).await.unwrap());
@@ -267,7 +244,7 @@ async fn a_token_that_is_there_already_finds_the_address_that_answers() {
 
 #[tokio::test]
 async fn an_attempt_that_is_given_up_is_not_the_next_delivery_s_first() {
-    let (one, two) = (good().await, good().await);
+    let (one, two) = (StandIn::with_a_secret().await, StandIn::with_a_secret().await);
     one.always_silent();
     let settings = Settings { timeout: Duration::from_secs(60), ..Settings::default() };
     let (backend, _) = backend(&one, &[(one.port(), ""), (two.port(), two.ca())], &settings);
@@ -287,7 +264,7 @@ async fn an_attempt_that_is_given_up_is_not_the_next_delivery_s_first() {
 
 #[tokio::test]
 async fn opening_may_take_as_long_as_all_addresses_may() {
-    let one = good().await;
+    let one = StandIn::with_a_secret().await;
     let (backend, _) = backend(&one, &[(1, ""), (2, ""), (one.port(), "")], &settings());
     assert_eq!(backend.patience(TIMEOUT), 3 * TIMEOUT);
 }

@@ -16,25 +16,10 @@ use evanesce_engine::backend::contract::{grant, parse_token, unsigned_token, wor
 use evanesce_engine::backend::vault::VaultBackend;
 use evanesce_engine::backend::{Backend, BackendError, BackendErrorKind as Kind, Caller, Session};
 use evanesce_engine::names::BackendName;
-use evanesce_engine::policy::Grant;
 use evanesce_engine::secret::Secret;
 use evanesce_engine::spec::backend::{Limits, PemSource, VaultSpec};
 use futures_util::future::join_all;
-use vault_stand_in::{Certificate, Settings, StandIn};
-
-const KEY: &str = "a";
-
-async fn open(backend: &VaultBackend) -> Result<Box<dyn Session>, BackendError> {
-    let workload = workload();
-    let token = parse_token(&unsigned_token(&workload, "uid-1"));
-    let caller = Caller { workload: &workload, token: Some(&token) };
-    let identity = backend.identity(&caller, None).unwrap();
-    backend.open(&caller, &identity).await
-}
-
-fn newest(backend: &VaultBackend, path: &str) -> Grant {
-    grant(backend, path, None, BTreeMap::new())
-}
+use vault_stand_in::{Certificate, KEY, Settings, StandIn, newest, open};
 
 fn error<T>(answer: Result<T, BackendError>) -> BackendError {
     answer.err().unwrap()
@@ -46,9 +31,7 @@ fn value(secret: &Secret) -> &[u8] {
 
 /// A stand-in that holds `kv/db`, a backend for it and an open session.
 async fn one_secret(settings: &Settings) -> (StandIn, VaultBackend, Box<dyn Session>) {
-    let server = StandIn::start().await;
-    server.put("db", &[(KEY, "value")]);
-    server.credentials("token", "s.from-file");
+    let server = StandIn::with_a_secret().await;
     let backend = server.backend(settings);
     let session = open(&backend).await.unwrap();
     (server, backend, session)

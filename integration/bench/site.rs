@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use evanesce_integration::kubelet::Kubelet;
+use evanesce_integration::many;
 use evanesce_integration::openbao::OpenBao;
 use evanesce_integration::plugin::{Options, Plugin};
 use evanesce_integration::scratch::Scratch;
@@ -15,7 +16,6 @@ use evanesce_integration::world::{self, AUDIENCE, Setup, World};
 use evanesce_proto::csi::node_client::NodeClient;
 use evanesce_proto::csi::{NodeGetInfoRequest, NodePublishVolumeRequest};
 use evanesce_proto::kubelet::Publish;
-use serde_json::json;
 use tonic::transport::Channel;
 
 /// A class with one secret.
@@ -34,28 +34,13 @@ pub(crate) struct Class {
 
 impl Class {
     fn yaml(self) -> String {
-        let files: String = paths(self.secrets)
-            .map(|path| {
-                let name = path.replace('/', "-");
-                format!("    - {{path: {name}, from: {{backend: vault, secret: kv/{path}, key: password}}}}\n")
-            })
-            .collect();
-        format!(
-            "apiVersion: evanesce.dev/v1alpha1
-kind: SecretVolume
-metadata: {{name: {}, namespace: payments}}
-spec:
-  refresh: {{every: 1h}}
-  files:
-{files}",
-            self.name
-        )
+        many::class(self.name, "vault", self.secrets)
     }
 }
 
 /// The paths of so many secrets, below their mount.
 pub(crate) fn paths(count: usize) -> impl Iterator<Item = String> {
-    (0..count).map(|number| format!("payments/bench-{number}"))
+    (0..count).map(many::path)
 }
 
 /// The backend, the cluster, and what a node's classes say.
@@ -68,10 +53,8 @@ impl Site {
     /// Starts it.
     pub(crate) async fn start() -> Result<Self> {
         let world = Setup::default().log("info").class(&ONE.yaml()).class(&TEN.yaml()).openbao().await?;
-        for path in paths(TEN.secrets) {
-            // A kilobyte, as a key or a certificate has.
-            world.backend.admin().put("kv", &path, json!({"username": "app", "password": "p".repeat(1024)})).await?;
-        }
+        // A kilobyte, as a key or a certificate has.
+        many::fill(&world.backend, TEN.secrets, |_| "p".repeat(1024)).await?;
         Ok(Self { world })
     }
 

@@ -14,11 +14,13 @@
 
 pub mod authority;
 pub mod binaries;
+pub mod cgroup;
 pub mod chance;
 pub mod child;
 pub mod counts;
 pub mod gate;
 pub mod kubelet;
+pub mod many;
 pub mod memory;
 pub mod mounts;
 pub mod openbao;

@@ -125,6 +125,13 @@ impl Setup {
         self
     }
 
+    /// Words before the plugin's name, such as a [`Cgroup`](crate::cgroup::Cgroup)'s.
+    #[must_use]
+    pub fn under(mut self, words: Vec<String>) -> Self {
+        self.options.under = words;
+        self
+    }
+
     /// The plugin with its crash points.
     #[must_use]
     pub fn crash_points(mut self) -> Self {

@@ -6,16 +6,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use evanesce_integration::openbao::{KubernetesRole, OpenBao};
+use evanesce_integration::cgroup::Cgroup;
+use evanesce_integration::many;
+use evanesce_integration::openbao::OpenBao;
 use evanesce_integration::slow_link::SlowLink;
-use evanesce_integration::world::{AUDIENCE, Setup, World, vault_class};
+use evanesce_integration::world::{Setup, World, vault_class};
 use evanesce_integration::{counts, sight, wait};
 use evanesce_proto::kubelet::Publish;
-use serde_json::json;
 use tokio::task::JoinSet;
 
 const SECRETS: usize = 10;
@@ -25,12 +25,15 @@ const ENGINE: u64 = 48 << 20;
 const ENGINE_PER_VOLUME: u64 = 256 << 10;
 /// What ten small files take on a tmpfs: a page for each and for each folder and link, twice over.
 const TMPFS_PER_VOLUME: u64 = 128 << 10;
+/// What the kernel itself takes for a volume: a superblock, two mounts, and some thirty inodes with their entries.
+const KERNEL_PER_VOLUME: u64 = 128 << 10;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_node_starts_with_a_backend_that_is_far_away() {
     let count = counts::LOADED_VOLUMES.get() as usize;
     let near = SlowLink::near().await.unwrap();
-    let world = world(count, near.local_addr().unwrap().port()).await;
+    let cgroup = Cgroup::new().expect("a cgroup of the memory controller: its hierarchy has to be writable");
+    let world = world(count, near.local_addr().unwrap().port(), &cgroup).await;
     let link = SlowLink::start(near, world.backend.socket(), LATENCY).unwrap();
     world.classes("load.yaml", &classes(&world, &link)).unwrap();
     wait::until_ready("the class is known", async || {
@@ -41,6 +44,8 @@ async fn a_full_node_starts_with_a_backend_that_is_far_away() {
     let engine = world.plugin.engine().unwrap();
     let anonymous = || kibibytes(&engine.status("RssAnon").unwrap());
     let idle = anonymous();
+    let charge = || cgroup.charge().unwrap();
+    let (charged_idle, mut charged_most) = (charge(), 0);
     let begun = Instant::now();
     let volume = |number| Arc::new(world.volume(&world.pod("payments", &format!("app-{number}")), "load"));
     let volumes: Vec<Arc<Publish>> = (0..count).map(volume).collect();
@@ -57,6 +62,7 @@ async fn a_full_node_starts_with_a_backend_that_is_far_away() {
         longest_queue = f64::max(longest_queue, requests(&metrics, "waiting"));
         most_under_way = f64::max(most_under_way, requests(&metrics, "under_way"));
         most = most.max(anonymous());
+        charged_most = charged_most.max(charge());
         while let Some(published) = publishes.try_join_next() {
             let (from, result, to) = published.unwrap();
             result.unwrap_or_else(|status| panic!("after {:?}: {status}", to - from));
@@ -67,7 +73,7 @@ async fn a_full_node_starts_with_a_backend_that_is_far_away() {
     let wall = begun.elapsed();
     for volume in &volumes {
         for number in 0..SECRETS {
-            assert_eq!(sight::text(volume.target_path(), &format!("f{number}")), format!("v{number}"));
+            assert_eq!(sight::text(volume.target_path(), &many::file(number)), format!("v{number}"));
         }
     }
     let mut tmpfs = 0;
@@ -79,43 +85,39 @@ async fn a_full_node_starts_with_a_backend_that_is_far_away() {
     report(&format!(
         "{count} volumes × {SECRETS} secrets, {LATENCY:?} away: wall {wall:?}, p50 {:?}, longest {:?}\n\
          waiting {longest_queue}, under way {most_under_way}; RssAnon of the engine half {} KiB idle, {} KiB at most, {} KiB after; \
-         tmpfs {} KiB; together {} KiB",
+         tmpfs {} KiB; the cgroup's charge {} KiB idle, {} KiB at most, {} KiB after",
         done[done.len() / 2],
         done[done.len() - 1],
         idle >> 10,
         most >> 10,
         anonymous() >> 10,
         tmpfs >> 10,
-        (most + tmpfs) >> 10,
+        charged_idle >> 10,
+        charged_most >> 10,
+        charge() >> 10,
     ));
     assert!(longest_queue > 0.0, "nobody was seen waiting");
     assert!(most_under_way > 0.0 && most_under_way <= 64.0, "{most_under_way} requests under way");
     let per_volume = |bytes: u64| bytes * count as u64;
     assert!(most <= ENGINE + per_volume(ENGINE_PER_VOLUME), "the engine half took {most} bytes");
     assert!(tmpfs <= per_volume(TMPFS_PER_VOLUME), "the volumes took {tmpfs} bytes");
+    // Written pages stay with who wrote them, so this holds the volumes too.
+    let most = charged_idle + ENGINE + per_volume(ENGINE_PER_VOLUME + TMPFS_PER_VOLUME + KERNEL_PER_VOLUME);
+    assert!(charged_most >= charged_idle + tmpfs / 2, "the charge of {charged_most} bytes does not hold the volumes");
+    assert!(charged_most <= most, "the cgroup was charged with {charged_most} bytes");
     let metrics = world.plugin.metrics().await.unwrap();
     assert_eq!((requests(&metrics, "waiting"), requests(&metrics, "under_way")), (0.0, 0.0));
 }
 
-async fn world(volumes: usize, port: u16) -> World<OpenBao> {
-    let world = Setup::default().port(port).log("info").argument(&format!("--node-tmpfs-limit={}Mi", volumes + 8));
+async fn world(volumes: usize, port: u16, cgroup: &Cgroup) -> World<OpenBao> {
+    let world = Setup::default()
+        .under(cgroup.starter())
+        .port(port)
+        .log("info")
+        .argument(&format!("--node-tmpfs-limit={}Mi", volumes + 8));
     let world = world.argument(&format!("--namespace-tmpfs-limit={}Mi", volumes + 8)).openbao().await.unwrap();
-    let role = KubernetesRole {
-        name: "app",
-        namespaces: &["payments"],
-        service_accounts: &["*"],
-        audience: AUDIENCE,
-        policies: &["payments"],
-    };
-    world.backend.admin().kubernetes_role("kubernetes", role).await.unwrap();
-    for number in 0..SECRETS {
-        world
-            .backend
-            .admin()
-            .put("kv", &format!("payments/{number}"), json!({"a": format!("v{number}")}))
-            .await
-            .unwrap();
-    }
+    many::let_everybody_in(&world.backend).await.unwrap();
+    many::fill(&world.backend, SECRETS, |number| format!("v{number}")).await.unwrap();
     world
 }
 
@@ -123,21 +125,7 @@ async fn world(volumes: usize, port: u16) -> World<OpenBao> {
 fn classes(world: &World<OpenBao>, link: &SlowLink) -> String {
     let backend = vault_class(&format!("https://{}", link.address()), Some(world.backend.authority_pem()));
     let backend = backend.replace("name: vault", "name: far").replace("[app]", "[\"*\"]");
-    let mut classes = format!(
-        "{backend}---
-apiVersion: evanesce.dev/v1alpha1
-kind: SecretVolume
-metadata: {{name: load, namespace: payments}}
-spec:
-  refresh: {{every: 1h}}
-  files:
-"
-    );
-    for number in 0..SECRETS {
-        writeln!(classes, "    - {{path: f{number}, from: {{backend: far, secret: kv/payments/{number}, key: a}}}}")
-            .unwrap();
-    }
-    classes
+    format!("{backend}---\n{}", many::class("load", "far", SECRETS))
 }
 
 fn requests(metrics: &str, stage: &str) -> f64 {

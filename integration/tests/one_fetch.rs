@@ -6,59 +6,27 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 
-use evanesce_integration::openbao::{KubernetesRole, OpenBao};
+use evanesce_integration::many;
+use evanesce_integration::openbao::OpenBao;
 use evanesce_integration::sight;
 use evanesce_integration::token_review::WorkloadName;
 use evanesce_integration::wait;
-use evanesce_integration::world::{AUDIENCE, Setup, World};
-use serde_json::json;
+use evanesce_integration::world::{Setup, World};
 use tokio::task::JoinSet;
 
 const VOLUMES: usize = 100;
 const SECRETS: usize = 10;
 
-/// A class whose volumes have this many files, each from a secret of its own.
-fn class() -> String {
-    let mut class = "apiVersion: evanesce.dev/v1alpha1
-kind: SecretVolume
-metadata: {name: many, namespace: payments}
-spec:
-  refresh: {every: 1h}
-  files:
-"
-    .to_owned();
-    for number in 0..SECRETS {
-        writeln!(class, "    - {{path: f{number}, from: {{backend: vault, secret: kv/payments/{number}, key: a}}}}")
-            .unwrap();
-    }
-    class
-}
-
 /// A server with the secrets, which lets every service account of the namespace in.
 async fn world() -> World<OpenBao> {
     // Longer than the slowest machine needs for all of it: what is counted here is who asks, not how fast.
-    let setup = Setup::default().class(&class()).limits("{reuse: 60s}").log("info");
+    let setup = Setup::default().class(&many::class("many", "vault", SECRETS)).limits("{reuse: 60s}").log("info");
     let setup = setup.allow("{namespaces: [payments], serviceAccounts: [\"*\"], secrets: [\"kv/payments/*\"]}");
     let setup = setup.argument("--first-delivery-timeout=100s").argument("--namespace-tmpfs-limit=512Mi");
     let world = setup.openbao().await.unwrap();
-    let role = KubernetesRole {
-        name: "app",
-        namespaces: &["payments"],
-        service_accounts: &["*"],
-        audience: AUDIENCE,
-        policies: &["payments"],
-    };
-    world.backend.admin().kubernetes_role("kubernetes", role).await.unwrap();
-    for number in 0..SECRETS {
-        world
-            .backend
-            .admin()
-            .put("kv", &format!("payments/{number}"), json!({"a": format!("v{number}")}))
-            .await
-            .unwrap();
-    }
+    many::let_everybody_in(&world.backend).await.unwrap();
+    many::fill(&world.backend, SECRETS, |number| format!("v{number}")).await.unwrap();
     world
 }
 
@@ -71,7 +39,7 @@ async fn asked(world: &World<OpenBao>, pods: &[WorkloadName]) -> BTreeMap<String
         publishes.spawn(async move {
             kubelet.publish(&volume).await.unwrap_or_else(|status| panic!("{status}"));
             for number in 0..SECRETS {
-                assert_eq!(sight::text(volume.target_path(), &format!("f{number}")), format!("v{number}"));
+                assert_eq!(sight::text(volume.target_path(), &many::file(number)), format!("v{number}"));
             }
         });
     }

@@ -11,18 +11,12 @@ use tonic::Code;
 
 use crate::classes::EVERY;
 use crate::fake_mounts::Call;
-use crate::ground::{Node, VOLUME, code, generations, settle, until};
+use crate::ground::{Node, VOLUME, code, generations, published, settle, until};
 
 /// A node whose engine half was replaced by another one.
 async fn restarted() -> (Node, Publish) {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     (node.restart().await, pod)
-}
-
-fn refreshes(node: &Node, outcome: &str, times: u64) -> bool {
-    node.counts(&format!("evanesce_refreshes_total{{outcome=\"{outcome}\"}} {times}"))
 }
 
 #[tokio::test(start_paused = true)]
@@ -41,10 +35,10 @@ async fn the_first_republish_after_a_restart_refreshes() {
     let (node, pod) = restarted().await;
     node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
     settle().await;
-    assert!(refreshes(&node, "unauthenticated", 0), "there is no token to try with");
+    assert!(node.refreshed("unauthenticated", 0), "there is no token to try with");
     // Time stands still.
     node.publish(&pod).await.unwrap();
-    until("the volume is refreshed", || refreshes(&node, "ok", 1)).await;
+    until("the volume is refreshed", || node.refreshed("ok", 1)).await;
     node.assert_whole(&pod, "second");
     assert_eq!(generations(&pod).1, "..g2");
 }
@@ -53,7 +47,7 @@ async fn the_first_republish_after_a_restart_refreshes() {
 async fn a_volume_that_is_taken_over_and_has_not_changed_gets_no_generation() {
     let (node, pod) = restarted().await;
     node.publish(&pod).await.unwrap();
-    until("the volume is refreshed", || refreshes(&node, "unchanged", 1)).await;
+    until("the volume is refreshed", || node.refreshed("unchanged", 1)).await;
     assert_eq!(generations(&pod), (vec!["..g1".to_owned()], "..g1".to_owned()));
 }
 
@@ -72,7 +66,7 @@ async fn a_previous_generation_that_is_found_is_swept_in_its_time() {
     node.publish(&pod).await.unwrap();
     node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
     advance(EVERY).await;
-    until("the new generation is shown", || refreshes(&node, "ok", 1)).await;
+    until("the new generation is shown", || node.refreshed("ok", 1)).await;
     let node = node.restart().await;
     assert_eq!(generations(&pod).0, ["..g1", "..g2"]);
     settle().await;
@@ -141,7 +135,7 @@ async fn a_volume_that_was_attached_and_never_remembered_is_refreshed_whole() {
     node.mounts.set_record(pod.volume_id(), format!("{},\"before\":null}}", &text[..at]).into_bytes());
     let node = node.restart().await;
     node.publish(&pod).await.unwrap();
-    until("the volume is refreshed", || refreshes(&node, "ok", 1)).await;
+    until("the volume is refreshed", || node.refreshed("ok", 1)).await;
     node.assert_whole(&pod, "first");
 }
 
@@ -159,7 +153,7 @@ async fn a_volume_whose_record_is_lost_or_damaged_is_taken_over_by_its_next_publ
         assert!(node.plugin.volumes.live().is_empty());
         node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
         node.publish(&pod).await.unwrap();
-        until("the volume is refreshed", || refreshes(&node, "ok", 1)).await;
+        until("the volume is refreshed", || node.refreshed("ok", 1)).await;
         node.assert_whole(&pod, "second");
         assert_eq!((node.mounts.count(Call::Make), node.mounts.count(Call::Attach)), (1, 1));
         // The engine half after this one finds a record again.

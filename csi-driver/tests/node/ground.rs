@@ -175,10 +175,23 @@ impl Node {
         assert_eq!(self.plugin.budget.reserved(), 0, "memory is left");
     }
 
+    /// Whether so many refreshes ended in this way.
+    pub(crate) fn refreshed(&self, outcome: &str, times: u64) -> bool {
+        self.counts(&format!("evanesce_refreshes_total{{outcome=\"{outcome}\"}} {times}"))
+    }
+
     /// Whether this sample is among the metrics.
     pub(crate) fn counts(&self, sample: &str) -> bool {
         self.metrics.encode().lines().any(|line| line == sample)
     }
+}
+
+/// A node with a pod that has its volume.
+pub(crate) async fn published() -> (Node, Publish) {
+    let node = Node::new().await;
+    let pod = node.pod("payments", "pod-1");
+    node.publish(&pod).await.unwrap();
+    (node, pod)
 }
 
 /// A call that ends at kubelet's own deadline: a test that waits for nothing fails, and does not hang.

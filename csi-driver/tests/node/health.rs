@@ -16,14 +16,7 @@ use tokio::time::advance;
 use tonic::{Code, Status};
 
 use crate::classes::EVERY;
-use crate::ground::{Node, code, until};
-
-async fn published() -> (Node, Publish) {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
-    (node, pod)
-}
+use crate::ground::{Node, code, published, until};
 
 fn path(pod: &Publish) -> String {
     pod.target_path().to_str().unwrap().to_owned()

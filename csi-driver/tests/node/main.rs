@@ -26,3 +26,7 @@ mod tokens;
 #[path = "../../../integration/src/counts.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the one table of counts; its other rows are for other tests")]
 mod counts;
+
+#[path = "../../../integration/src/chance.rs"]
+#[allow(dead_code, unreachable_pub, reason = "the one source of repeatable chance")]
+mod chance;

@@ -13,22 +13,11 @@ use tonic::Code;
 
 use crate::classes::{EVERY, spec};
 use crate::fake_mounts::Call;
-use crate::ground::{Node, VOLUME, code, generations, read, settle, until};
+use crate::ground::{Node, VOLUME, code, generations, published, read, settle, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 /// The longest that an edited class waits.
 const EDITED: Duration = Duration::from_secs(5);
-
-async fn published() -> (Node, evanesce_proto::kubelet::Publish) {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
-    (node, pod)
-}
-
-fn refreshes(node: &Node, outcome: &str, times: u64) -> bool {
-    node.counts(&format!("evanesce_refreshes_total{{outcome=\"{outcome}\"}} {times}"))
-}
 
 fn stale(node: &Node, volumes: u64) -> bool {
     node.counts(&format!("evanesce_volumes_stale{{}} {volumes}.0"))
@@ -42,7 +31,7 @@ async fn a_changed_secret_is_shown_after_the_period_and_not_before() {
     settle().await;
     node.assert_whole(&pod, "first");
     advance(SECOND).await;
-    until("the new generation is shown", || refreshes(&node, "ok", 1)).await;
+    until("the new generation is shown", || node.refreshed("ok", 1)).await;
     node.assert_whole(&pod, "second");
     let events = node.auditor.take();
     assert!(matches!(events.last(), Some(Event::Refreshed { generation: 2, .. })), "{events:?}");
@@ -66,12 +55,12 @@ async fn a_refresh_that_changes_nothing_makes_no_generation() {
     // The version is the same: it is all that is asked.
     let fetches = node.backend.counts().fetches;
     advance(EVERY).await;
-    until("the refresh is done", || refreshes(&node, "unchanged", 1)).await;
+    until("the refresh is done", || node.refreshed("unchanged", 1)).await;
     assert_eq!(node.backend.counts().fetches, fetches);
     // The version is another one and the files are not.
     node.backend.put("kv/db", &[("username", "app"), ("password", "first"), ("unused", "x")]);
     advance(EVERY).await;
-    until("the refresh is done", || refreshes(&node, "unchanged", 2)).await;
+    until("the refresh is done", || node.refreshed("unchanged", 2)).await;
     assert!(node.backend.counts().fetches > fetches);
     assert_eq!(generations(&pod), (vec!["..g1".to_owned()], "..g1".to_owned()));
     assert!(!node.auditor.codes().contains(&"refresh"));
@@ -83,7 +72,7 @@ async fn a_refresh_that_fails_keeps_the_files_counts_as_stale_and_lets_republish
     node.backend.fail(BackendErrorKind::Unavailable, None);
     advance(EVERY).await;
     until("the volume is stale", || stale(&node, 1)).await;
-    assert!(refreshes(&node, "unavailable", 1));
+    assert!(node.refreshed("unavailable", 1));
     assert_eq!(node.auditor.codes().last(), Some(&"failed"));
     node.assert_whole(&pod, "first");
     assert_eq!(code(node.publish(&pod).await), Code::Ok);
@@ -100,13 +89,13 @@ async fn a_backend_that_says_when_to_come_back_is_left_alone_until_then() {
     let (node, _pod) = published().await;
     node.backend.fail_next(BackendErrorKind::Throttled, Some(Duration::from_secs(1000)));
     advance(EVERY).await;
-    until("the refresh failed", || refreshes(&node, "throttled", 1)).await;
+    until("the refresh failed", || node.refreshed("throttled", 1)).await;
     let asked = node.backend.counts();
     advance(Duration::from_secs(740)).await;
     settle().await;
     assert_eq!(node.backend.counts(), asked);
     advance(Duration::from_secs(520)).await;
-    until("the backend is asked again", || refreshes(&node, "unchanged", 1)).await;
+    until("the backend is asked again", || node.refreshed("unchanged", 1)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,12 +103,12 @@ async fn the_files_stay_when_the_secret_or_the_class_is_gone() {
     let (node, pod) = published().await;
     node.backend.delete("kv/db");
     advance(EVERY).await;
-    until("the volume is stale", || refreshes(&node, "missing", 1)).await;
+    until("the volume is stale", || node.refreshed("missing", 1)).await;
     node.assert_whole(&pod, "first");
     node.classes.remove("db");
     settle().await;
     advance(EDITED).await;
-    until("the refresh failed again", || refreshes(&node, "missing", 2)).await;
+    until("the refresh failed again", || node.refreshed("missing", 2)).await;
     node.assert_whole(&pod, "first");
     assert_eq!(code(node.publish(&pod).await), Code::Ok);
     assert_eq!(code(node.unpublish(&pod).await), Code::Ok);
@@ -134,7 +123,7 @@ async fn an_edited_class_is_due_at_once() {
     settle().await;
     advance(EDITED).await;
     until("the edit is shown", || read(&pod, "secret").is_some()).await;
-    until("its refresh is done", || refreshes(&node, "ok", 1)).await;
+    until("its refresh is done", || node.refreshed("ok", 1)).await;
     assert_eq!(read(&pod, "password"), None);
 }
 
@@ -152,7 +141,7 @@ async fn an_edit_does_not_send_every_pod_to_the_backend_at_once() {
     settle().await;
     assert!(node.backend.counts().logins - before < 40);
     advance(EDITED).await;
-    until("all are refreshed", || refreshes(&node, "ok", 50)).await;
+    until("all are refreshed", || node.refreshed("ok", 50)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -201,7 +190,7 @@ async fn an_edit_that_comes_during_a_refresh_that_fails_is_shown_soon() {
     node.classes.set("db", spec(&["secret kv/db password"]));
     settle().await;
     node.backend.release();
-    until("the refresh failed", || refreshes(&node, "throttled", 1)).await;
+    until("the refresh failed", || node.refreshed("throttled", 1)).await;
     advance(EDITED).await;
     until("the edit is shown", || read(&pod, "secret").is_some()).await;
 }
@@ -212,7 +201,7 @@ async fn the_previous_generation_stays_until_its_time_and_is_swept_then() {
     let held = std::fs::File::open(pod.target_path().join("..data/password")).unwrap();
     node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
     advance(EVERY).await;
-    until("the new generation is shown", || refreshes(&node, "ok", 1)).await;
+    until("the new generation is shown", || node.refreshed("ok", 1)).await;
     let both = vec!["..g1".to_owned(), "..g2".to_owned()];
     assert_eq!(generations(&pod), (both.clone(), "..g2".to_owned()));
     advance(Duration::from_millis(9_900)).await;
@@ -231,7 +220,7 @@ async fn a_secret_that_grew_makes_the_volume_larger() {
     let large = "x".repeat(VOLUME as usize);
     node.backend.put("kv/db", &[("username", "app"), ("password", &large)]);
     advance(EVERY).await;
-    until("the new generation is shown", || refreshes(&node, "ok", 1)).await;
+    until("the new generation is shown", || node.refreshed("ok", 1)).await;
     let size = node.mounts.size(pod.volume_id()).0;
     assert!(size > 2 * VOLUME, "two generations do not fit into {size}");
     assert_eq!(node.plugin.budget.reserved(), size);
@@ -255,7 +244,7 @@ async fn a_secret_that_grew_too_large_keeps_the_old_generation() {
         node.mounts.fail_next(Call::Resize, Kind::Exhausted);
         node.backend.put("kv/db", &[("username", "app"), ("password", &large)]);
         advance(EVERY).await;
-        until("the refresh failed", || refreshes(&node, "exhausted", 1)).await;
+        until("the refresh failed", || node.refreshed("exhausted", 1)).await;
         assert!(stale(&node, 1), "{refusal}");
         node.assert_whole(&pod, "first");
         assert_eq!(generations(&pod), (vec!["..g1".to_owned()], "..g1".to_owned()), "{refusal}");
@@ -270,7 +259,7 @@ async fn a_refresh_whose_owners_are_refused_leaves_no_generation() {
     node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
     node.mounts.fail_next(Call::Own, Kind::Internal);
     advance(EVERY).await;
-    until("the refresh failed", || refreshes(&node, "internal", 1)).await;
+    until("the refresh failed", || node.refreshed("internal", 1)).await;
     node.assert_whole(&pod, "first");
     assert_eq!(generations(&pod), (vec!["..g1".to_owned()], "..g1".to_owned()));
 }
@@ -281,6 +270,6 @@ async fn a_record_that_cannot_be_written_costs_the_pod_nothing() {
     node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
     node.mounts.fail_next(Call::PutRecord, Kind::Exhausted);
     advance(EVERY).await;
-    until("the new generation is shown", || refreshes(&node, "ok", 1)).await;
+    until("the new generation is shown", || node.refreshed("ok", 1)).await;
     node.assert_whole(&pod, "second");
 }

@@ -15,23 +15,12 @@ use tonic::Code;
 
 use crate::classes::EVERY;
 use crate::fake_mounts::Call;
-use crate::ground::{Node, code, generations, until};
+use crate::ground::{Node, code, generations, published, until};
 
 /// The first retry, with all of its jitter.
 const RETRY: Duration = Duration::from_secs(13);
 /// As long as the class of these tests keeps what is not shown any more.
 const KEEP: Duration = Duration::from_secs(10);
-
-async fn published() -> (Node, Publish) {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
-    (node, pod)
-}
-
-fn refreshes(node: &Node, outcome: &str, times: u64) -> bool {
-    node.counts(&format!("evanesce_refreshes_total{{outcome=\"{outcome}\"}} {times}"))
-}
 
 fn gauge(node: &Node, name: &str) -> f64 {
     let metrics = node.metrics.encode();
@@ -62,7 +51,7 @@ async fn how_stale_the_stalest_volume_is_counts_from_when_it_was_fresh() {
     assert_eq!((gauge(&node, "volumes_stale"), gauge(&node, "volumes_stalest_seconds")), (0.0, 0.0));
     assert_eq!(gauge(&node, "last_refresh_timestamp_seconds"), 0.0);
     advance(EVERY).await;
-    until("it is refreshed", || refreshes(&node, "unchanged", 1)).await;
+    until("it is refreshed", || node.refreshed("unchanged", 1)).await;
     let refreshed = gauge(&node, "last_refresh_timestamp_seconds");
     assert!(refreshed > 1_767_225_600.0, "{refreshed}");
     node.backend.fail(BackendErrorKind::Unavailable, None);
@@ -71,7 +60,7 @@ async fn how_stale_the_stalest_volume_is_counts_from_when_it_was_fresh() {
     let before = gauge(&node, "volumes_stalest_seconds");
     assert!(before >= EVERY.as_secs_f64(), "{before}");
     advance(RETRY).await;
-    until("it failed again", || refreshes(&node, "unavailable", 2)).await;
+    until("it failed again", || node.refreshed("unavailable", 2)).await;
     assert!(gauge(&node, "volumes_stalest_seconds") >= before + RETRY.as_secs_f64());
     assert_eq!(gauge(&node, "last_refresh_timestamp_seconds"), refreshed);
     node.backend.recover();
@@ -87,12 +76,12 @@ async fn a_refresh_that_fails_before_the_swap_leaves_no_generation_behind() {
     let obstacle = obstruct(&pod, Obstacle::BeforeTheSwap);
     node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
     advance(EVERY).await;
-    until("the refresh failed", || refreshes(&node, "internal", 1)).await;
+    until("the refresh failed", || node.refreshed("internal", 1)).await;
     node.assert_whole(&pod, "first");
     assert_eq!(generations(&pod), (vec!["..g1".to_owned()], "..g1".to_owned()));
     fs::remove_dir(obstacle).unwrap();
     advance(RETRY).await;
-    until("the new generation is shown", || refreshes(&node, "ok", 1)).await;
+    until("the new generation is shown", || node.refreshed("ok", 1)).await;
     node.assert_whole(&pod, "second");
 }
 
@@ -102,14 +91,14 @@ async fn a_refresh_that_fails_after_the_swap_has_the_earlier_generation_swept_wi
     let obstacle = obstruct(&pod, Obstacle::AfterTheSwap);
     node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
     advance(EVERY).await;
-    until("the refresh failed", || refreshes(&node, "internal", 1)).await;
+    until("the refresh failed", || node.refreshed("internal", 1)).await;
     assert_eq!(generations(&pod), (vec!["..g1".to_owned(), "..g2".to_owned()], "..g2".to_owned()));
     advance(KEEP).await;
     until("the earlier generation is gone", || !generations(&pod).0.contains(&"..g1".to_owned())).await;
     fs::remove_dir(obstacle).unwrap();
     // It may have been tried again meanwhile, and waits for longer then.
     advance(EVERY).await;
-    until("it is shown in full", || refreshes(&node, "ok", 1)).await;
+    until("it is shown in full", || node.refreshed("ok", 1)).await;
     node.assert_whole(&pod, "second");
     advance(KEEP).await;
     until("one generation is left", || generations(&pod).0.len() == 1).await;
@@ -122,10 +111,10 @@ async fn a_record_that_could_not_be_written_is_written_by_the_next_refresh() {
     node.mounts.fail_next(Call::PutRecord, Kind::Exhausted);
     let before = node.mounts.records();
     advance(EVERY).await;
-    until("the new generation is shown", || refreshes(&node, "ok", 1)).await;
+    until("the new generation is shown", || node.refreshed("ok", 1)).await;
     assert_eq!(node.mounts.records(), before);
     advance(EVERY).await;
-    until("the volume was asked for again", || refreshes(&node, "unchanged", 1)).await;
+    until("the volume was asked for again", || node.refreshed("unchanged", 1)).await;
     assert_ne!(node.mounts.records(), before);
     node.assert_whole(&pod, "second");
 }
@@ -138,13 +127,13 @@ async fn a_record_of_what_is_not_shown_any_more_is_not_believed() {
     let old = node.mounts.records();
     node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
     advance(EVERY).await;
-    until("the new generation is shown", || refreshes(&node, "ok", 1)).await;
+    until("the new generation is shown", || node.refreshed("ok", 1)).await;
     for (volume, record) in old {
         node.mounts.set_record(volume.as_str(), record);
     }
     let node = node.restart().await;
     node.backend.put("kv/db", &[("username", "app"), ("password", "first")]);
     assert_eq!(code(node.publish(&pod).await), Code::Ok);
-    until("it is refreshed", || refreshes(&node, "ok", 1)).await;
+    until("it is refreshed", || node.refreshed("ok", 1)).await;
     node.assert_whole(&pod, "first");
 }

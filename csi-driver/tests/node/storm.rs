@@ -13,30 +13,12 @@ use evanesce_proto::kubelet::{Publish, Token, TokensIn};
 use futures_util::future::join_all;
 use tonic::Code;
 
+use crate::chance::{self, Chance};
 use crate::counts;
 use crate::fake_mounts::At;
 use crate::ground::{FAR, Node, VOLUME, code};
 
-const VOLUMES: u64 = 8;
-
-/// Numbers that a seed repeats (SplitMix64).
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, most: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ (mixed >> 31)) % most
-    }
-}
-
-fn seed() -> u64 {
-    let given = std::env::var("EVANESCE_SEED").ok().and_then(|seed| seed.parse().ok());
-    let seed = given.unwrap_or_else(|| u64::from(std::process::id()));
-    println!("EVANESCE_SEED={seed} repeats what is asked, though not the order in which threads run");
-    seed
-}
+const VOLUMES: u32 = 8;
 
 fn with_token(volume: Publish, token: &str) -> Publish {
     volume.tokens(&[Token { audience: "fake", token, expires: FAR }], TokensIn::Secrets)
@@ -45,13 +27,15 @@ fn with_token(volume: Publish, token: &str) -> Publish {
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_storm_of_callers_loses_nothing_doubles_nothing_and_comes_to_its_end() {
     let node = Arc::new(Node::new().await);
-    let mut dice = Dice(seed());
-    node.mounts.dawdle(dice.below(u64::MAX));
+    let seed = chance::seed();
+    println!("EVANESCE_SEED={seed} repeats what is asked, though not the order in which threads run");
+    let mut chance = Chance::new(seed, 0);
+    node.mounts.dawdle(seed);
     let volumes: Vec<_> = (0..VOLUMES).map(|number| node.pod("payments", &format!("pod-{number}"))).collect();
     let calls: Vec<_> = (0..counts::CONCURRENT_CALLS.get())
         .map(|_| {
-            let (node, volume) = (Arc::clone(&node), dice.below(VOLUMES));
-            let (wish, patience) = (dice.below(10), dice.below(400));
+            let (node, volume) = (Arc::clone(&node), chance.below(VOLUMES));
+            let (wish, patience) = (chance.below(10), chance.below(400));
             tokio::spawn(async move { call(&node, volume, wish, patience).await })
         })
         .collect();
@@ -93,7 +77,7 @@ async fn a_storm_of_callers_loses_nothing_doubles_nothing_and_comes_to_its_end()
 }
 
 /// One call; nothing where the caller did not wait for the answer.
-async fn call(node: &Node, volume: u64, wish: u64, patience: u64) -> Option<Code> {
+async fn call(node: &Node, volume: u32, wish: u32, patience: u32) -> Option<Code> {
     let volume = node.pod("payments", &format!("pod-{volume}"));
     let answer = async {
         match wish {

@@ -12,10 +12,6 @@ use crate::ground::{FAR, Node, code, settle, until, with_token};
 /// Before the first refresh, on the tests' own clock.
 const SOON: &str = "2026-01-01T00:02:00Z";
 
-fn refreshes(node: &Node, outcome: &str, times: u64) -> bool {
-    node.counts(&format!("evanesce_refreshes_total{{outcome=\"{outcome}\"}} {times}"))
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_volume_whose_token_expired_waits_for_the_next_one_and_is_due_with_it() {
     let node = Node::new().await;
@@ -24,12 +20,12 @@ async fn a_volume_whose_token_expired_waits_for_the_next_one_and_is_due_with_it(
     node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
     let logins = node.backend.counts().logins;
     advance(EVERY).await;
-    until("the refresh failed", || refreshes(&node, "unauthenticated", 1)).await;
+    until("the refresh failed", || node.refreshed("unauthenticated", 1)).await;
     assert_eq!(node.backend.counts().logins, logins, "an expired token is not sent");
     node.assert_whole(&pod, "first");
     // Time stands still from here on.
     node.publish(&with_token(pod, FAR)).await.unwrap();
-    until("the volume is refreshed", || refreshes(&node, "ok", 1)).await;
+    until("the volume is refreshed", || node.refreshed("ok", 1)).await;
     node.assert_whole(&node.pod("payments", "pod-1"), "second");
 }
 
@@ -40,7 +36,7 @@ async fn a_refresh_uses_the_newest_token() {
     node.publish(&pod).await.unwrap();
     node.publish(&with_token(pod, FAR)).await.unwrap();
     advance(EVERY).await;
-    until("the volume is refreshed", || refreshes(&node, "unchanged", 1)).await;
+    until("the volume is refreshed", || node.refreshed("unchanged", 1)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -52,7 +48,7 @@ async fn a_republish_without_tokens_takes_none_away() {
     request.secrets.clear();
     node.send(request).await.unwrap();
     advance(EVERY).await;
-    until("the volume is refreshed", || refreshes(&node, "unchanged", 1)).await;
+    until("the volume is refreshed", || node.refreshed("unchanged", 1)).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -66,7 +62,7 @@ async fn a_republish_with_a_token_of_another_account_is_refused_and_changes_noth
     request.secrets.insert(evanesce_proto::kubelet::SERVICE_ACCOUNT_TOKENS.into(), token.into());
     assert_eq!(code(node.send(request).await), Code::Unauthenticated);
     advance(EVERY).await;
-    until("the volume is refreshed", || refreshes(&node, "unchanged", 1)).await;
+    until("the volume is refreshed", || node.refreshed("unchanged", 1)).await;
 }
 
 #[tokio::test(start_paused = true)]

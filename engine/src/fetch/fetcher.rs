@@ -22,7 +22,7 @@ use super::gate::Meter;
 use super::login::Login;
 use super::question::{Asker, Question};
 use super::reuse::{Bounds, Endpoint, Reuse};
-use super::{GRACE, cut_short, failure, late, shown, timed};
+use super::{cut_short, failure, shown, timed};
 use crate::audit::{Auditor, Event, Outcome, Source, Subject};
 use crate::backend::{BackendError, BackendErrorKind, Caller, Session};
 use crate::clock::Clock;
@@ -213,10 +213,8 @@ impl Fetcher {
         let (sent, results) = self
             .pass(&order.handle, async {
                 let sent = self.now();
-                match tokio::time::timeout(limit + GRACE, session.fetch_batch(&batch)).await {
-                    Ok(results) => (sent, results),
-                    Err(_) => (sent, batch.iter().map(|_| Err(late(limit))).collect()),
-                }
+                let results = timed(limit, async { Ok(session.fetch_batch(&batch).await) }).await;
+                (sent, results.unwrap_or_else(|late| batch.iter().map(|_| Err(late.clone())).collect()))
             })
             .await;
         let endpoint = session.login().endpoint.clone();

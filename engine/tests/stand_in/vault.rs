@@ -22,10 +22,13 @@ use axum::Router;
 use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::{Response, StatusCode};
+use evanesce_engine::backend::contract::{grant, parse_token, unsigned_token, workload};
 use evanesce_engine::backend::vault::VaultBackend;
+use evanesce_engine::backend::{Backend, BackendError, Caller, Session};
 use evanesce_engine::credentials::CredentialFiles;
 use evanesce_engine::error::Error;
 use evanesce_engine::names::BackendName;
+use evanesce_engine::policy::Grant;
 use evanesce_engine::secret::SecretBytes;
 use evanesce_engine::spec::backend::{Limits, PemSource, VaultAuth, VaultSpec};
 use serde_json::Value;
@@ -34,6 +37,9 @@ use tokio::sync::watch;
 
 use api::serve;
 use tls::{Tls, authority};
+
+/// The key of [`StandIn::with_a_secret`]'s value.
+pub(crate) const KEY: &str = "a";
 
 /// One request as it arrived.
 #[derive(Clone)]
@@ -142,6 +148,14 @@ impl CredentialFiles for Files {
 impl StandIn {
     pub(crate) async fn start() -> Self {
         Self::with(Certificate::Good).await
+    }
+
+    /// One that holds `kv/db` and whose backend has the token of a file.
+    pub(crate) async fn with_a_secret() -> Self {
+        let server = Self::start().await;
+        server.put("db", &[(KEY, "value")]);
+        server.credentials("token", "s.from-file");
+        server
     }
 
     pub(crate) async fn with(certificate: Certificate) -> Self {
@@ -263,6 +277,20 @@ impl StandIn {
     pub(crate) fn connections(&self) -> watch::Receiver<usize> {
         self.shared.connections.subscribe()
     }
+}
+
+/// A login of the one workload.
+pub(crate) async fn open(backend: &VaultBackend) -> Result<Box<dyn Session>, BackendError> {
+    let workload = workload();
+    let token = parse_token(&unsigned_token(&workload, "uid-1"));
+    let caller = Caller { workload: &workload, token: Some(&token) };
+    let identity = backend.identity(&caller, None).unwrap();
+    backend.open(&caller, &identity).await
+}
+
+/// Leave to read what is there now.
+pub(crate) fn newest(backend: &VaultBackend, path: &str) -> Grant {
+    grant(backend, path, None, BTreeMap::new())
 }
 
 impl Drop for StandIn {

@@ -2,15 +2,11 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! What the plugin costs a node: all of its processes together.
-//!
-//! The cgroup's charge holds the volumes' own pages too, which are charged to who wrote them, and the kernel's memory on
-//! the plugin's behalf. It does not hold the pages of the program's file if somebody had them in memory before.
 
-use std::fs;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use evanesce_integration::cgroup::Cgroup;
 use evanesce_integration::plugin::Options;
 use evanesce_integration::processes::Process;
 use futures_util::future::try_join_all;
@@ -31,7 +27,7 @@ pub(crate) async fn run(site: &Site) -> Result<Found> {
     let mut look = |rss, anon, charge| {
         values.push((rss, sum(&node, "VmRSS")));
         values.push((anon, sum(&node, "RssAnon")));
-        values.extend(cgroup.as_ref().and_then(Cgroup::charge).map(|value| (charge, value)));
+        values.extend(cgroup.as_ref().and_then(Cgroup::charge).map(|bytes| (charge, bytes as f64 / 1e6)));
     };
     look("memory-idle", "memory-idle-anon", "memory-idle-cgroup");
     let first = site.stranger();
@@ -52,44 +48,4 @@ fn sum(node: &Node<'_>, field: &str) -> f64 {
 fn megabytes(process: Process, field: &str) -> f64 {
     let kib = process.status(field).and_then(|text| text.strip_suffix(" kB")?.trim().parse::<f64>().ok());
     kib.unwrap_or(f64::NAN) * 1024.0 / 1e6
-}
-
-/// A cgroup of the memory controller's, of version 1 or 2.
-struct Cgroup {
-    directory: PathBuf,
-    charge: &'static str,
-}
-
-impl Cgroup {
-    /// `None` where none can be made.
-    fn new() -> Option<Self> {
-        [("/sys/fs/cgroup/memory", "memory.usage_in_bytes"), ("/sys/fs/cgroup", "memory.current")].into_iter().find_map(
-            |(root, charge)| {
-                let directory = PathBuf::from(root).join(format!("evanesce-bench-{}", std::process::id()));
-                fs::create_dir(&directory).ok()?;
-                // Without the file, the controller is not in this hierarchy: dropped, the directory goes.
-                Some(Self { directory, charge }).filter(|cgroup| cgroup.charge().is_some())
-            },
-        )
-    }
-
-    /// Starts a program inside it, from its first page on.
-    fn starter(&self) -> Vec<String> {
-        let processes = self.directory.join("cgroup.procs");
-        let script = r#"echo $$ > "$0" && exec "$@""#;
-        vec!["/bin/sh".into(), "-c".into(), script.into(), processes.display().to_string()]
-    }
-
-    /// In megabytes.
-    fn charge(&self) -> Option<f64> {
-        let bytes: f64 = fs::read_to_string(self.directory.join(self.charge)).ok()?.trim().parse().ok()?;
-        Some(bytes / 1e6)
-    }
-}
-
-impl Drop for Cgroup {
-    fn drop(&mut self) {
-        // The plugin is gone by now; what is left is an empty directory.
-        let _ = fs::remove_dir(&self.directory);
-    }
 }
