@@ -97,8 +97,13 @@ async fn no_connection_outlives_the_burst() {
     let first = world.pod("payments", "app");
     let pods: Vec<_> = (0..10).map(|number| first.sibling(&format!("app-{number}"))).collect();
     asked(&world, &pods).await;
-    // The server's port in hexadecimal at the remote end, and 01 for ESTABLISHED: our ends of connections to it.
-    let remote = format!(":{:04X} 01", world.backend.socket().port());
-    let open = || std::fs::read_to_string("/proc/net/tcp").unwrap().matches(&remote).count();
+    // `proc_pid_net(5)`: a row's third column is the remote end, with its port in hexadecimal, and its fourth is 01 for
+    // ESTABLISHED. Who closed last does not matter here, so TIME_WAIT is none.
+    let remote = format!(":{:04X}", world.backend.socket().port());
+    let ours = |row: &str| {
+        let columns: Vec<_> = row.split_whitespace().collect();
+        columns.get(2).is_some_and(|end| end.ends_with(&remote)) && columns.get(3) == Some(&"01")
+    };
+    let open = || std::fs::read_to_string("/proc/net/tcp").unwrap().lines().filter(|row| ours(row)).count();
     wait::until("the connections are closed", || open() == 0).await;
 }
