@@ -30,6 +30,8 @@ use evanesce_runtime::seccomp::Unlisted;
 const AIM: &str = "ATTACK_AIM";
 const CONTROL: &str = "ATTACK_CONTROL";
 const UID: u32 = 60_999;
+/// From a volume's root out of any target.
+const UPWARDS: &std::ffi::CStr = c"../../../../../../../../etc/passwd";
 
 fn main() -> ExitCode {
     match Role::of_this_process() {
@@ -86,15 +88,18 @@ fn a_volume_that_is_gone(channel: &Channel, aim: &Aim) -> Vec<Attempt> {
         -1 => std::io::Error::last_os_error().raw_os_error().unwrap(),
         _ => 0,
     };
-    let up_from_it = from_volume(c"../../../etc/passwd");
+    let up_from_it = from_volume(UPWARDS);
     let (attached, _) = ask(Request::Attach { volume: volume.clone(), target: target.parse().unwrap() });
     assert!(attached.is_ok(), "{attached:?}");
+    // What is attached has a directory above it: the descriptor must not be of that mount.
+    let up_from_target = from_volume(UPWARDS);
     let (gone, _) = ask(Request::Detach { volume: volume.clone(), target: Some(target.parse().unwrap()) });
     assert_eq!(gone, Ok(Reply::Done));
     let (adopted, none) = ask(Request::Adopt { volume, target: target.parse().unwrap() });
     let adopted = if adopted == Ok(Reply::NotThere) && none.is_empty() { libc::ENOENT } else { 0 };
     vec![
         ("leave a volume upwards".into(), Wall::NoSuchPath, up_from_it),
+        ("leave a volume upwards that is attached".into(), Wall::NoSuchPath, up_from_target),
         ("adopt a volume that is gone".into(), Wall::NoSuchPath, adopted),
         ("open a volume that is gone by its target".into(), Wall::NoSuchPath, attempts::open(&target, libc::O_PATH)),
         ("open a descriptor by its number".into(), Wall::NoSuchPath, attempts::open(&up, libc::O_PATH)),
@@ -190,6 +195,8 @@ fn read(child: &mut Child) -> (Outcomes, Vec<String>) {
             }
             ["root", name] => root.push(name.to_owned()),
             ["over"] => break,
+            // It would be started again, and again.
+            _ if line.contains("engine half ended") => panic!("the attacker could not even begin: {line}"),
             _ => println!("{line}"),
         }
     }

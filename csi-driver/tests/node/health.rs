@@ -79,6 +79,21 @@ async fn a_question_is_answered_while_a_backend_is_silent() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_stale_volume_is_stale_also_while_a_refresh_holds_it() {
+    let (node, pod) = published().await;
+    node.backend.fail(BackendErrorKind::Unavailable, None);
+    advance(EVERY).await;
+    until("the volume is stale", || node.counts("evanesce_volumes_stale{} 1.0")).await;
+    node.backend.recover();
+    node.backend.hold();
+    let logins = node.backend.counts().logins;
+    advance(Duration::from_secs(13)).await;
+    until("the next refresh has begun", || node.backend.counts().logins > logins).await;
+    assert!(condition(&node, &pod).await.abnormal);
+    assert_eq!(health(&node, pod.volume_id(), "").await.unwrap().health_statuses.len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_not_published_has_no_health() {
     let (node, pod) = published().await;
     assert_eq!(code(health(&node, "", "").await), Code::InvalidArgument);

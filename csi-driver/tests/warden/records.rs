@@ -51,6 +51,18 @@ fn records_and_the_key_come_back_after_a_restart() {
 }
 
 #[test]
+fn a_record_takes_the_place_of_the_one_before_and_is_never_written_over_it() {
+    let ground = Ground::new();
+    let mut records = Records::load(open(&ground)).unwrap();
+    records.put(volume("v"), b"1").unwrap();
+    let mut before = fs::File::open(ground.path("state/test/v.json")).unwrap();
+    records.put(volume("v"), b"2").unwrap();
+    // Whoever dies while writing has spoilt no file that anybody reads.
+    assert_eq!(std::io::read_to_string(&mut before).unwrap(), r#"{"version":1,"record":1}"#);
+    assert_eq!(all(&records), [("v".to_owned(), "2".to_owned())]);
+}
+
+#[test]
 fn the_state_is_on_a_tmpfs_that_only_root_may_enter() {
     let ground = Ground::new();
     let state = open(&ground);
