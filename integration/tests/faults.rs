@@ -33,7 +33,7 @@ fn faults() -> Vec<(&'static str, Fault, Code)> {
         ("429", Fault::status(429, "retry-after: 1\r\n"), Unavailable),
         ("500", Fault::status(500, ""), Unavailable),
         ("garbage", Fault::body(b"{\"auth\": canary"), Unavailable),
-        ("five mebibytes", Fault::body(&vec![b'x'; 5 << 20]), Unavailable),
+        ("five mebibytes", Fault::body(&five_mebibytes()), Unavailable),
         ("an expired certificate", Fault::Expired, Unavailable),
         ("a certificate for another name", Fault::OtherName, Unavailable),
         ("a certificate of nobody's", Fault::UnknownAuthority, Unavailable),
@@ -42,6 +42,17 @@ fn faults() -> Vec<(&'static str, Fault, Code)> {
         ("a standby for performance", Fault::status(473, ""), Unavailable),
         ("sealed", Fault::status(503, ""), Unavailable),
     ]
+}
+
+/// A login and a secret in one, and nothing is wrong with them but their size.
+fn five_mebibytes() -> Vec<u8> {
+    let answer = json!({
+        "auth": {"client_token": "canary", "accessor": "canary", "policies": [], "token_policies": [], "metadata": {},
+            "lease_duration": 600, "renewable": true, "entity_id": "", "token_type": "service", "orphan": true},
+        "data": {"data": {"password": "canary"}, "metadata": {"version": 1}},
+        "warnings": ["x".repeat(5 << 20)],
+    });
+    answer.to_string().into_bytes()
 }
 
 /// A sample of a metric without labels.
@@ -233,6 +244,11 @@ async fn a_volume_that_is_full_keeps_its_files_until_there_is_room() {
     world.backend.recorder.put("kv", "payments/db", &json!({"password": grown, "username": "app"}));
     until_stale(&world, "1").await;
     wait::until("the log says why", || said(&world, "the volume is too small for its files") == 1).await;
+    let generations = || {
+        let entries = fs::read_dir(volume.target_path()).unwrap().map(|entry| entry.unwrap().file_name());
+        entries.filter(|name| name.to_string_lossy().starts_with("..g")).count()
+    };
+    wait::until("nothing is left of what did not fit", || generations() == 1).await;
     world.kubelet.publish(&volume).await.unwrap();
     assert_eq!(sight::text(volume.target_path(), "password"), PASSWORD);
     fs::remove_file(filler).unwrap();

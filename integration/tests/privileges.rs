@@ -28,7 +28,10 @@ except ConnectionError:
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_engine_half_has_no_privilege_left() {
-    let world = World::recorded().await.unwrap();
+    // As a container of a pod with supplementalGroups is started.
+    let world =
+        Setup::default().under(["setpriv", "--groups=4242", "--"].map(str::to_owned).into()).recorder().await.unwrap();
+    assert_eq!(fields(world.plugin.warden(), "Groups"), ["4242"]);
     // A volume's worth of work behind it: what it needs later must not need more.
     world.kubelet.publish(&world.volume(&world.pod("payments", "app"), "db")).await.unwrap();
     let engine = world.plugin.engine().unwrap();
