@@ -8,8 +8,7 @@ use std::fmt::Write as _;
 use anyhow::Result;
 use serde_json::json;
 
-use crate::openbao::{KubernetesRole, OpenBao};
-use crate::world::AUDIENCE;
+use crate::openbao::OpenBao;
 
 /// The key of each secret's value.
 pub const KEY: &str = "a";
@@ -55,19 +54,4 @@ pub async fn fill(openbao: &OpenBao, secrets: usize, value: impl Fn(usize) -> St
         openbao.admin().put("kv", &path(number), json!({KEY: value(number)})).await?;
     }
     Ok(())
-}
-
-/// Lets every service account of the namespace `payments` log in; a class's `allow` is another matter.
-///
-/// # Errors
-/// When the server refuses.
-pub async fn let_everybody_in(openbao: &OpenBao) -> Result<()> {
-    let role = KubernetesRole {
-        name: "app",
-        namespaces: &["payments"],
-        service_accounts: &["*"],
-        audience: AUDIENCE,
-        policies: &["payments"],
-    };
-    openbao.admin().kubernetes_role("kubernetes", role).await
 }

@@ -54,6 +54,12 @@ impl Process {
         Some(value.trim().to_owned())
     }
 
+    /// A field of its `status` that is an amount of memory, as `RssAnon`, in bytes; the kernel says units of 1,024.
+    #[must_use]
+    pub fn memory(self, field: &str) -> Option<u64> {
+        Some(self.status(field)?.strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
+    }
+
     /// Whether anything of it still runs, and so holds its files open: of a process that is killed, the first thread may
     /// be a zombie before the others have ended.
     #[must_use]

@@ -273,6 +273,9 @@ pub fn volume(kubelet: &Kubelet, cluster: &TokenReview, pod: &WorkloadName, clas
     Publish::new(kubelet.pods(), pod, VOLUME).attribute("secretVolume", class).tokens(&[token], TokensIn::Secrets)
 }
 
+/// A file of a class: the password at `kv/payments/db`.
+pub const PASSWORD_FILE: &str = "{path: password, from: {backend: vault, secret: kv/payments/db, key: password}}";
+
 /// A `SecretBackend` named `vault`, for the service account `payments/app` and the secrets `kv/payments/*`.
 #[must_use]
 pub fn vault_class(address: &str, authority: Option<&str>) -> String {
@@ -331,14 +334,23 @@ async fn furnish(openbao: &OpenBao, cluster: &TokenReview) -> Result<()> {
     admin.put("kv", "payments/db", json!({"username": "app", "password": PASSWORD})).await?;
     admin.policy("payments", PAYMENTS).await?;
     admin.enable_kubernetes("kubernetes", cluster).await?;
+    let_in(openbao, "app").await
+}
+
+/// Lets these service accounts of the namespace `payments`, `*` for all, log in as the role `app`; a class's `allow` is
+/// another matter.
+///
+/// # Errors
+/// When the server refuses.
+pub async fn let_in(openbao: &OpenBao, service_accounts: &str) -> Result<()> {
     let role = KubernetesRole {
         name: "app",
         namespaces: &["payments"],
-        service_accounts: &["app"],
+        service_accounts: &[service_accounts],
         audience: AUDIENCE,
         policies: &["payments"],
     };
-    admin.kubernetes_role("kubernetes", role).await
+    openbao.admin().kubernetes_role("kubernetes", role).await
 }
 
 /// A watcher must never find half a file, in a test as in life.

@@ -75,11 +75,17 @@ fn installed(scratch: &Scratch, with_plugin: bool) -> PathBuf {
         fs::set_permissions(folder, Permissions::from_mode(0o755)).unwrap();
     }
     if with_plugin {
-        fs::copy(binaries::evanesce_csi().unwrap(), folder.join("evanesce-csi")).unwrap();
+        copy(&binaries::evanesce_csi().unwrap(), &folder.join("evanesce-csi"));
     }
     let tool = folder.join("evanesce");
-    fs::copy(binaries::evanesce().unwrap(), &tool).unwrap();
+    copy(&binaries::evanesce().unwrap(), &tool);
     tool
+}
+
+/// By a process of its own: what a test beside this one starts inherits our descriptors until its exec, and a program
+/// that anybody has open for writing cannot be started (`ETXTBSY`).
+fn copy(program: &Path, to: &Path) {
+    assert!(Command::new("cp").arg(program).arg(to).status().unwrap().success());
 }
 
 fn demo(tool: &Path) -> Command {
@@ -235,7 +241,7 @@ async fn nothing_is_left_of_it_however_it_ends() {
     let tool = installed(&scratch, true);
     // Where everybody can read it, as the tool.
     let bao = tool.with_file_name("bao");
-    fs::copy(openbao::program().unwrap(), &bao).unwrap();
+    copy(&openbao::program().unwrap(), &bao);
     let temporary = scratch.directory("tmp").unwrap();
     fs::set_permissions(&temporary, Permissions::from_mode(0o1777)).unwrap();
     for (number, (signal, code)) in

@@ -12,13 +12,12 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use evanesce_integration::gate::Fault;
-use evanesce_integration::world::{Gated, PASSWORD, Setup, World, lively_class};
+use evanesce_integration::world::{Gated, PASSWORD, PASSWORD_FILE, Setup, World, lively_class};
 use evanesce_integration::{kubelet, mounts, sight, wait};
 use evanesce_proto::kubelet::Publish;
 use serde_json::json;
 use tonic::Code;
 
-const PASSWORD_FILE: &str = "{path: password, from: {backend: vault, secret: kv/payments/db, key: password}}";
 /// The default of `--first-delivery-timeout`, with something for a busy machine; kubelet waits for two minutes.
 const FAST: Duration = Duration::from_secs(30);
 

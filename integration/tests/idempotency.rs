@@ -11,12 +11,10 @@ use std::time::Duration;
 
 use evanesce_integration::plugin::Plugin;
 use evanesce_integration::sight;
-use evanesce_integration::world::{PASSWORD, Setup, World, lively_class};
+use evanesce_integration::world::{PASSWORD, PASSWORD_FILE, Setup, World, lively_class};
 use evanesce_integration::{counts, mounts, wait};
 use evanesce_proto::kubelet::Publish;
 use tonic::{Code, Status};
-
-const PASSWORD_FILE: &str = "{path: password, from: {backend: vault, secret: kv/payments/db, key: password}}";
 
 /// For what has to happen although somebody else is being waited for, who takes far longer.
 const AT_ONCE: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use evanesce_integration::cgroup::Cgroup;
 use evanesce_integration::many;
 use evanesce_integration::openbao::OpenBao;
 use evanesce_integration::slow_link::SlowLink;
-use evanesce_integration::world::{Setup, World, vault_class};
+use evanesce_integration::world::{self, Setup, World, vault_class};
 use evanesce_integration::{counts, sight, wait};
 use evanesce_proto::kubelet::Publish;
 use tokio::task::JoinSet;
@@ -42,7 +42,7 @@ async fn a_full_node_starts_with_a_backend_that_is_far_away() {
     .await;
 
     let engine = world.plugin.engine().unwrap();
-    let anonymous = || kibibytes(&engine.status("RssAnon").unwrap());
+    let anonymous = || engine.memory("RssAnon").unwrap();
     let idle = anonymous();
     let charge = || cgroup.charge().unwrap();
     let (charged_idle, mut charged_most) = (charge(), 0);
@@ -116,7 +116,7 @@ async fn world(volumes: usize, port: u16, cgroup: &Cgroup) -> World<OpenBao> {
         .log("info")
         .argument(&format!("--node-tmpfs-limit={}Mi", volumes + 8));
     let world = world.argument(&format!("--namespace-tmpfs-limit={}Mi", volumes + 8)).openbao().await.unwrap();
-    many::let_everybody_in(&world.backend).await.unwrap();
+    world::let_in(&world.backend, "*").await.unwrap();
     many::fill(&world.backend, SECRETS, |number| format!("v{number}")).await.unwrap();
     world
 }
@@ -131,11 +131,6 @@ fn classes(world: &World<OpenBao>, link: &SlowLink) -> String {
 fn requests(metrics: &str, stage: &str) -> f64 {
     let name = format!("evanesce_backend_requests{{backend=\"vault\",stage=\"{stage}\"}} ");
     metrics.lines().find_map(|line| line.strip_prefix(&name)?.parse().ok()).expect("the gauge is there")
-}
-
-/// `proc_pid_status(5)` counts in units of 1,024 bytes.
-fn kibibytes(field: &str) -> u64 {
-    field.trim_end_matches(" kB").trim().parse::<u64>().unwrap() << 10
 }
 
 #[expect(clippy::print_stdout, reason = "figures for whoever reads the output")]

@@ -12,7 +12,7 @@ use evanesce_integration::openbao::OpenBao;
 use evanesce_integration::sight;
 use evanesce_integration::token_review::WorkloadName;
 use evanesce_integration::wait;
-use evanesce_integration::world::{Setup, World};
+use evanesce_integration::world::{self, Setup, World};
 use tokio::task::JoinSet;
 
 const VOLUMES: usize = 100;
@@ -25,7 +25,7 @@ async fn world() -> World<OpenBao> {
     let setup = setup.allow("{namespaces: [payments], serviceAccounts: [\"*\"], secrets: [\"kv/payments/*\"]}");
     let setup = setup.argument("--first-delivery-timeout=100s").argument("--namespace-tmpfs-limit=512Mi");
     let world = setup.openbao().await.unwrap();
-    many::let_everybody_in(&world.backend).await.unwrap();
+    world::let_in(&world.backend, "*").await.unwrap();
     many::fill(&world.backend, SECRETS, |number| format!("v{number}")).await.unwrap();
     world
 }

@@ -13,11 +13,9 @@ use std::{fs, io};
 
 use evanesce_integration::recorder::{Misbehaviour, Recorder};
 use evanesce_integration::token_review::Claims;
-use evanesce_integration::world::{AUDIENCE, PASSWORD, Setup, World, lively_class};
+use evanesce_integration::world::{AUDIENCE, PASSWORD, PASSWORD_FILE, Setup, World, lively_class};
 use evanesce_integration::{counts, mounts, sight, wait};
 use serde_json::{Value, json};
-
-const PASSWORD_FILE: &str = "{path: password, from: {backend: vault, secret: kv/payments/db, key: password}}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_secret_reaches_the_pod_without_kubelet() {

@@ -9,11 +9,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use evanesce_integration::world::{PASSWORD, Setup, World, lively_class};
+use evanesce_integration::world::{PASSWORD, PASSWORD_FILE, Setup, World, lively_class};
 use evanesce_integration::{counts, mounts, sight, wait};
 use serde_json::json;
-
-const PASSWORD_FILE: &str = "{path: password, from: {backend: vault, secret: kv/payments/db, key: password}}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_volume_outlives_the_engine_half_and_is_refreshed_by_the_next() {

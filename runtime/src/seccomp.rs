@@ -27,6 +27,8 @@ use seccompiler::{
 
 mod tables;
 
+pub use tables::SYS_STATMOUNT;
+
 /// The limits of one half, compiled for this machine and this process.
 #[derive(Clone, Debug)]
 pub struct Filter(BpfProgram);

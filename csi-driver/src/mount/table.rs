@@ -12,12 +12,11 @@ use std::ffi::CStr;
 use std::io;
 use std::os::fd::BorrowedFd;
 
+use evanesce_runtime::seccomp::SYS_STATMOUNT;
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
 
 use super::Mount;
 
-/// The system call's number on every architecture.
-const SYS_STATMOUNT: libc::c_long = 457;
 /// `STATX_MNT_ID_UNIQUE`, Linux 6.8: a number that is never used again.
 const MNT_ID_UNIQUE: StatxFlags = StatxFlags::from_bits_retain(0x4000);
 /// `STATMOUNT_SB_BASIC`, `_MNT_BASIC`, `_MNT_ROOT`, `_FS_TYPE`, `_MNT_OPTS` and `_SB_SOURCE`.

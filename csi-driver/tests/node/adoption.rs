@@ -61,9 +61,7 @@ async fn a_volume_that_is_taken_over_can_be_unpublished() {
 
 #[tokio::test(start_paused = true)]
 async fn a_previous_generation_that_is_found_is_swept_in_its_time() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
     advance(EVERY).await;
     until("the new generation is shown", || node.refreshed("ok", 1)).await;
@@ -77,9 +75,7 @@ async fn a_previous_generation_that_is_found_is_swept_in_its_time() {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_without_a_volume_is_dropped() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     node.mounts.unmount(pod.target_path());
     let node = node.restart().await;
     node.assert_nothing_left(&pod);
@@ -89,9 +85,7 @@ async fn a_record_without_a_volume_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_record_of_another_version_is_left_alone_with_its_volume() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     let ours = node.mounts.records().into_values().next().unwrap();
     let theirs = String::from_utf8(ours).unwrap().replace("\"version\":1,", "\"version\":2,").into_bytes();
     node.mounts.set_record(pod.volume_id(), theirs.clone());
@@ -113,9 +107,7 @@ async fn a_record_of_another_version_is_left_alone_with_its_volume() {
 
 #[tokio::test(start_paused = true)]
 async fn records_that_are_none_do_not_keep_others_from_being_taken_over() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, _) = published().await;
     for (id, record) in [("a-empty", ""), ("a-torn", "{\"version\":1,"), ("z-other", "null")] {
         node.mounts.set_record(id, record.into());
     }
@@ -125,9 +117,7 @@ async fn records_that_are_none_do_not_keep_others_from_being_taken_over() {
 
 #[tokio::test(start_paused = true)]
 async fn a_volume_that_was_attached_and_never_remembered_is_refreshed_whole() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     // What is written before the mount: everything but what the volume shows.
     let record = node.mounts.records().into_values().next().unwrap();
     let text = String::from_utf8(record).unwrap();
@@ -142,9 +132,7 @@ async fn a_volume_that_was_attached_and_never_remembered_is_refreshed_whole() {
 #[tokio::test(start_paused = true)]
 async fn a_volume_whose_record_is_lost_or_damaged_is_taken_over_by_its_next_publish() {
     for damage in [Some("{\"version\":1,"), None] {
-        let node = Node::new().await;
-        let pod = node.pod("payments", "pod-1");
-        node.publish(&pod).await.unwrap();
+        let (node, pod) = published().await;
         match damage {
             Some(text) => node.mounts.set_record(pod.volume_id(), text.into()),
             None => node.mounts.remove_record(pod.volume_id()),

@@ -19,7 +19,7 @@ use tonic::Code;
 
 use crate::classes::spec;
 use crate::fake_mounts::Call;
-use crate::ground::{Node, code, leave, with_token};
+use crate::ground::{Node, code, leave, published, with_token};
 
 fn set(request: &mut NodePublishVolumeRequest, key: &str, value: &str) {
     request.volume_context.insert(key.into(), value.into());
@@ -198,9 +198,7 @@ async fn a_failing_backend_has_a_code_that_makes_kubelet_try_again() {
 
 #[tokio::test(start_paused = true)]
 async fn each_thing_that_is_wrong_with_an_unpublish_has_its_code() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     type Break = fn(&mut NodeUnpublishVolumeRequest);
     let table: &[(&str, Break)] = &[
         ("volume_id missing", |r| r.volume_id.clear()),

@@ -12,7 +12,7 @@ use tonic::Code;
 
 use crate::classes::EVERY;
 use crate::fake_mounts::Call;
-use crate::ground::{Node, code, generations, leave, until};
+use crate::ground::{Node, code, generations, leave, published, until};
 
 /// Time moves to the next refresh of a volume that was published just now, and the backend does not answer it.
 async fn begin_a_refresh_that_hangs(node: &Node) {
@@ -43,9 +43,7 @@ async fn aborted_is_heard_during_a_first_delivery_and_not_after_it() {
 
 #[tokio::test(start_paused = true)]
 async fn aborted_is_heard_during_an_unpublish_and_not_after_it() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     node.mounts.hold(Call::Detach);
     let mut client = node.client();
     let request = leave(&pod);
@@ -62,9 +60,7 @@ async fn aborted_is_heard_during_an_unpublish_and_not_after_it() {
 
 #[tokio::test(start_paused = true)]
 async fn a_republish_answers_while_a_refresh_holds_the_volume() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     node.auditor.take();
     begin_a_refresh_that_hangs(&node).await;
     let begun = Instant::now();
@@ -76,9 +72,7 @@ async fn a_republish_answers_while_a_refresh_holds_the_volume() {
 
 #[tokio::test(start_paused = true)]
 async fn an_unpublish_cancels_a_refresh_and_goes_on() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     node.auditor.take();
     begin_a_refresh_that_hangs(&node).await;
     assert_eq!(code(node.unpublish(&pod).await), Code::Ok);
@@ -127,9 +121,7 @@ async fn a_caller_that_leaves_leaves_no_half_volume_and_its_retry_finds_a_whole_
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_leaves_during_an_unpublish_finds_it_done() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     node.mounts.hold(Call::DropRecord);
     let mut client = node.client();
     let request = leave(&pod);
@@ -162,9 +154,7 @@ async fn an_unpublish_can_be_repeated_and_leaves_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_failed_unpublish_is_repeated_until_it_is_done() {
     for failing in [Call::Detach, Call::DropRecord] {
-        let node = Node::new().await;
-        let pod = node.pod("payments", "pod-1");
-        node.publish(&pod).await.unwrap();
+        let (node, pod) = published().await;
         node.mounts.fail_next(failing, evanesce_engine::error::Kind::Internal);
         assert_eq!(code(node.unpublish(&pod).await), Code::Internal, "{failing:?}");
         assert_eq!(code(node.publish(&pod).await), Code::Aborted, "{failing:?}: it is on its way out");
@@ -177,9 +167,7 @@ async fn a_failed_unpublish_is_repeated_until_it_is_done() {
 
 #[tokio::test(start_paused = true)]
 async fn a_republish_mounts_again_what_somebody_unmounted() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     node.mounts.unmount(pod.target_path());
     assert_eq!(code(node.publish(&pod).await), Code::Ok);
     node.assert_whole(&pod, "first");

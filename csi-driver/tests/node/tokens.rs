@@ -7,7 +7,7 @@ use tokio::time::advance;
 use tonic::Code;
 
 use crate::classes::EVERY;
-use crate::ground::{FAR, Node, code, settle, until, with_token};
+use crate::ground::{FAR, Node, code, published, settle, until, with_token};
 
 /// Before the first refresh, on the tests' own clock.
 const SOON: &str = "2026-01-01T00:02:00Z";
@@ -41,9 +41,7 @@ async fn a_refresh_uses_the_newest_token() {
 
 #[tokio::test(start_paused = true)]
 async fn a_republish_without_tokens_takes_none_away() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     let mut request = pod.request();
     request.secrets.clear();
     node.send(request).await.unwrap();
@@ -53,9 +51,7 @@ async fn a_republish_without_tokens_takes_none_away() {
 
 #[tokio::test(start_paused = true)]
 async fn a_republish_with_a_token_of_another_account_is_refused_and_changes_nothing() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     let mut request = pod.request();
     // {"kubernetes.io":{"namespace":"other"}}
     let token = r#"{"fake":{"token":"e30.eyJrdWJlcm5ldGVzLmlvIjp7Im5hbWVzcGFjZSI6Im90aGVyIn19.c2ln","expirationTimestamp":"2130-01-01T00:00:00Z"}}"#;
@@ -67,9 +63,7 @@ async fn a_republish_with_a_token_of_another_account_is_refused_and_changes_noth
 
 #[tokio::test(start_paused = true)]
 async fn a_token_that_nobody_waits_for_makes_nothing_due() {
-    let node = Node::new().await;
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
+    let (node, pod) = published().await;
     let before = node.backend.counts();
     node.publish(&pod).await.unwrap();
     settle().await;

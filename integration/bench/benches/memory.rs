@@ -42,10 +42,6 @@ pub(crate) async fn run(site: &Site) -> Result<Found> {
 
 /// Of all processes of the plugin, in megabytes (10⁶ bytes).
 fn sum(node: &Node<'_>, field: &str) -> f64 {
-    node.plugin.processes().into_iter().map(|process| megabytes(process, field)).sum()
-}
-
-fn megabytes(process: Process, field: &str) -> f64 {
-    let kib = process.status(field).and_then(|text| text.strip_suffix(" kB")?.trim().parse::<f64>().ok());
-    kib.unwrap_or(f64::NAN) * 1024.0 / 1e6
+    let megabytes = |process: Process| process.memory(field).map_or(f64::NAN, |bytes| bytes as f64 / 1e6);
+    node.plugin.processes().into_iter().map(megabytes).sum()
 }

@@ -3,13 +3,11 @@
 
 //! What a death costs kubelet: a wait, or a start; and what a loop of deaths costs everybody.
 
-use evanesce_integration::world::{PASSWORD, Setup, World, lively_class};
+use evanesce_integration::world::{PASSWORD, PASSWORD_FILE, Setup, World, lively_class};
 use evanesce_integration::{kubelet, mounts, outage, sight, wait};
 use serde_json::Value;
 
 use crate::storm::say;
-
-const PASSWORD_FILE: &str = "{path: password, from: {backend: vault, secret: kv/payments/db, key: password}}";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_calls_while_the_engine_half_is_away_waits_and_is_answered() {

@@ -139,8 +139,8 @@ pub(super) const WARDEN: &[c_long] = &[
 
 /// libc has no name for it on every architecture; the number is the same on all.
 const SYS_MEMFD_SECRET: c_long = 447;
-/// The same.
-const SYS_STATMOUNT: c_long = 457;
+/// `statmount(2)`, for which libc has no name; the number is the same on every architecture.
+pub const SYS_STATMOUNT: c_long = 457;
 
 /// What `fcntl` may be asked for: nothing that sends signals or takes locks.
 pub(super) const FCNTL: [c_int; 6] =
