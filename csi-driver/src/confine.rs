@@ -20,7 +20,7 @@ use evanesce_runtime::harden::{
     CapabilitySet, HardenError, die_with_parent, harden_process, keep_only_capabilities, move_in_as, no_new_privs,
 };
 use evanesce_runtime::landlock;
-use evanesce_runtime::seccomp::{Scope, SeccompError, Unlisted, engine_filter, install, warden_filter};
+use evanesce_runtime::seccomp::{Mounting, Scope, SeccompError, Unlisted, engine_filter, install, warden_filter};
 use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -98,11 +98,20 @@ pub fn prepare_warden() -> Result<(), ConfineError> {
     // Kubelet reads the directories we make for it; what must be closer is made so by its mode.
     rustix::process::umask(Mode::from_raw_mode(0o027));
     // One descriptor per volume, and in the engine half several per connection.
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(errno) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
-        tracing::warn!(%errno, "the limit on open files stays at {:?}", limit.current);
-    }
+    raise(Resource::Nofile, getrlimit(Resource::Nofile).maximum);
+    // Threads are counted by uid, against the limit of whoever starts one more: a tenant with the engine half's uid must
+    // not be able to reach it.
+    raise(Resource::Nproc, None);
     Ok(())
+}
+
+/// Raises a limit to `most` (`None`: to none at all), which may take `CAP_SYS_RESOURCE`, or else to the most that was given.
+fn raise(resource: Resource, most: Option<u64>) {
+    let given = getrlimit(resource).maximum;
+    let to = |limit| setrlimit(resource, Rlimit { current: limit, maximum: limit });
+    if let Err(errno) = to(most).or_else(|_| to(given)) {
+        tracing::warn!(%errno, ?resource, "a limit stays as it is");
+    }
 }
 
 /// Descriptors that the container runtime or a supervisor left open (CVE-2024-21626 was one) go no further than here.
@@ -119,11 +128,11 @@ fn inherit_no_descriptors() {
 ///
 /// # Errors
 /// When the kernel refuses, or the process was not given what the warden needs.
-pub fn warden() -> Result<(), ConfineError> {
+pub fn warden(mounting: Mounting) -> Result<(), ConfineError> {
     no_new_privs()?;
     // DAC_READ_SEARCH: credentials files and volumes may belong to others.
     keep_only_capabilities(CapabilitySet::SYS_ADMIN | CapabilitySet::CHOWN | CapabilitySet::DAC_READ_SEARCH)?;
-    install(&warden_filter(Unlisted::OF_THIS_BUILD)?, Scope::AllThreads)?;
+    install(&warden_filter(mounting, Unlisted::OF_THIS_BUILD)?, Scope::AllThreads)?;
     Ok(())
 }
 

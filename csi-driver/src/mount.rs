@@ -1,10 +1,11 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! The kernel's mount interface, as far as the warden needs it: tmpfs only, descriptors only, never a path.
+//! The kernel's mount interface, as far as the warden needs it: tmpfs only, and who asks gives descriptors, never a path.
 //!
 //! Whether a mount may be made, where, and for whom is decided elsewhere.
 
+mod by_path;
 mod linux;
 mod table;
 
@@ -75,6 +76,9 @@ pub trait Kernel {
     /// # Errors
     /// The kernel's.
     fn clone_mount(&self, mount: BorrowedFd<'_>, access: Access) -> io::Result<OwnedFd>;
+
+    /// The mount is held no longer, once the caller closes its descriptor.
+    fn release(&self, mount: BorrowedFd<'_>);
 
     /// Mounts a detached mount on a directory, visible to whoever shares the directory's mount.
     ///

@@ -4,7 +4,7 @@
 //! What the warden and the engine half say to each other: message types, limits, and how they travel.
 //!
 //! A message is one postcard value in one `SOCK_SEQPACKET` packet of at most [`MAX_PACKET`] bytes; file descriptors ride
-//! along as `SCM_RIGHTS`. Decoding is strict: a byte too many or too few, an id that is not one, or a truncated packet is
+//! along as `SCM_RIGHTS`, towards the engine half alone. Decoding is strict: a byte too many or too few, an id that is not one, or a truncated packet is
 //! an error, and whoever sees an error closes the channel. Nothing here opens, mounts or connects.
 //!
 //! The order on a channel:
@@ -21,7 +21,7 @@ mod messages;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_PACKET};
 pub use hello::{AuditChoice, DigestKey, EngineConfig, Hello, HelloBack, Limits, LogFormat, Reduced};
-pub use ids::{CredentialName, InvalidName, TargetPath, VolumeId};
+pub use ids::{CredentialName, InvalidName, TargetPath, VolumeId, VolumePath};
 pub use messages::{
     EngineFrame, ErrorKind, FileIdentity, FromLauncher, MAX_OWN, MAX_RECORD, Owner, Reply, Request, ToLauncher,
     WardenError, WardenFrame,
@@ -41,4 +41,4 @@ pub const fn inodes_for(size: u64) -> u64 {
 /// The version of everything in this module; both halves must have the same one.
 ///
 /// They come from the same file, so a difference means the file was exchanged under a running warden.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;

@@ -27,6 +27,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use evanesce_engine::crash_point;
 use evanesce_runtime::metrics::Label as _;
+use evanesce_runtime::seccomp::Mounting;
 use evanesce_runtime::{landlock, telemetry};
 
 pub use credentials::CredentialsDir;
@@ -73,6 +74,8 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let state = StateDir::open(&args.state_dir, &args.driver_name)?;
     let (kernel, mut reduced) = LinuxKernel::probe(owner, state.staging()?)?;
     let state = state.ensure_tmpfs(&kernel)?;
+    let kernel = kernel.with_staging(state.staging()?)?;
+    let mounting = if reduced.contains(&Reduced::MountCalls) { Mounting::ByPath } else { Mounting::ByDescriptor };
     if user == EngineUser::Wardens {
         reduced.extend([Reduced::SingleUid, Reduced::FileOwners]);
     }
@@ -95,7 +98,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         crash_point!("start:sockets-bound");
         let launcher = launcher::start(&leave(args, user), &[args.classes_dir.clone(), args.sealed_dir.clone()])?;
         crash_point!("start:launcher-started");
-        confine::warden()?;
+        confine::warden(mounting)?;
         let mut fds = vec![csi.as_fd().try_clone_to_owned()?, registration.as_fd().try_clone_to_owned()?];
         fds.extend(audit);
         let greeting = Greeting { config: engine_config(args, reduced), digest_key, fds };

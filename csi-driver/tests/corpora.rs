@@ -193,10 +193,11 @@ fn packets() -> Vec<Seed> {
     }
     let (volume, target) = (|| "csi-1".parse().unwrap(), || "/pods/p/mount".parse().unwrap());
     let identity = FileIdentity { device: 1, inode: 2, size: 3, changed: -4 };
-    let owners = vec![Owner { uid: Some(0), gid: Some(2000) }, Owner { uid: None, gid: None }];
+    let file = |path: &str, uid, gid| (path.parse().unwrap(), Owner { uid, gid });
+    let files = vec![file("..g1/password", Some(0), Some(2000)), file("..g1/tls/key", None, None)];
     let requests = [
         Request::MakeVolume { volume: volume(), size: 1 << 20, inodes: 1024 },
-        Request::Own { owners },
+        Request::Own { volume: volume(), files },
         Request::Attach { volume: volume(), target: target() },
         Request::Resize { volume: volume(), size: 2 << 20 },
         Request::IsAttached { volume: volume(), target: target() },

@@ -22,7 +22,7 @@ use evanesce_csi::engine_half::budget::Budget;
 use evanesce_csi::engine_half::mounts::Mounts;
 use evanesce_csi::engine_half::tmpfs_target::{RefreshTarget, remove};
 use evanesce_csi::engine_half::volume::{State, Volume};
-use evanesce_csi::protocol::{Owner, TargetPath, VolumeId};
+use evanesce_csi::protocol::{Owner, TargetPath, VolumeId, VolumePath};
 use evanesce_engine::audit::Subject;
 use evanesce_engine::deliver::Before;
 use evanesce_engine::error::Error;
@@ -58,7 +58,7 @@ impl Mounts for Granted {
         Err(Error::internal("a refresh makes no volume"))
     }
 
-    async fn own(&self, _: Vec<(OwnedFd, Owner)>) -> Result<(), Error> {
+    async fn own(&self, _: &VolumeId, _: Vec<(VolumePath, Owner)>) -> Result<(), Error> {
         Ok(())
     }
 

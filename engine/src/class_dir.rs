@@ -152,7 +152,7 @@ impl Reader {
             }
         })
         .inspect_err(|error| {
-            tracing::warn!(%error, "cannot watch for changes of classes: they are read every {:?}", self.rescan);
+            tracing::warn!(%error, "cannot watch for changes of classes: they are read every {:?}", RETRY.min(self.rescan));
         })
         .ok();
         let mut watched = false;
@@ -160,7 +160,8 @@ impl Reader {
             // Again and again, because the folder may have been replaced by another of its name.
             watched = watcher.as_mut().is_some_and(|watcher| self.watch(watcher, watched));
             let read = self.read();
-            let wait = if read { self.rescan } else { RETRY.min(self.rescan) };
+            // Whoever exhausts what the kernel gives a uid to watch with delays changes by this, and loses none.
+            let wait = if read && watched { self.rescan } else { RETRY.min(self.rescan) };
             match received.recv_timeout(wait) {
                 Ok(Event::Changed) if settle(received) => {}
                 Err(RecvTimeoutError::Timeout) => {}

@@ -44,8 +44,8 @@ pub struct Generations {
 pub struct Written {
     /// Its number.
     pub number: u64,
-    /// The files with the owners they are to have; their permission bits are set.
-    pub owners: Vec<(OwnedFd, u32, u32)>,
+    /// The files' paths from the root, with the owners they are to have; their permission bits are set.
+    pub owners: Vec<(String, u32, u32)>,
 }
 
 impl Generations {
@@ -87,13 +87,13 @@ impl Generations {
     /// # Errors
     /// [`Kind::Exhausted`] where the volume is full, [`Kind::Internal`] otherwise.
     pub fn write(&self, number: u64, projection: &Projection) -> Result<Written, Error> {
-        let folder = folder_name(number);
+        let name = folder_name(number);
         // Outside the attempt: a folder that was there already is not ours to remove.
-        fs::mkdirat(&self.root, &*folder, FOLDER).map_err(|error| failed(number, &error.into(), None))?;
+        fs::mkdirat(&self.root, &*name, FOLDER).map_err(|error| failed(number, &error.into(), None))?;
         crash_point!("write:folder-made");
         let attempt = || -> io::Result<Written> {
             // The process' umask is tight; folders are for everyone in the pod.
-            let folder = open_folder(self.root.as_fd(), &folder)?;
+            let folder = open_folder(self.root.as_fd(), &name)?;
             fs::fchmod(&folder, FOLDER)?;
             let mut owners = Vec::with_capacity(projection.len());
             for (path, file) in projection.files() {
@@ -102,7 +102,7 @@ impl Generations {
                 write_all(&opened, file.bytes.expose())?;
                 fs::fchmod(&opened, Bits::from_raw_mode(file.mode.bits().into()))?;
                 crash_point!("write:file-written");
-                owners.push((opened, file.uid, file.gid));
+                owners.push((format!("{name}/{path}"), file.uid, file.gid));
             }
             crash_point!("write:written");
             Ok(Written { number, owners })

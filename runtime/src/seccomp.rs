@@ -117,6 +117,15 @@ pub fn engine_filter(unlisted: Unlisted) -> Result<Filter, SeccompError> {
     listed.compile(unlisted)
 }
 
+/// How the half that mounts does so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mounting {
+    /// With the calls of Linux 5.2 to 5.12, which take descriptors.
+    ByDescriptor,
+    /// With `mount(2)`, where one of those is missing.
+    ByPath,
+}
+
 /// The filter of the half that mounts, as root, and sees no secret. For the process that calls it.
 ///
 /// It reaches no network (sockets are `AF_UNIX` alone), starts no thread, process or program, and traces nobody.
@@ -124,9 +133,13 @@ pub fn engine_filter(unlisted: Unlisted) -> Result<Filter, SeccompError> {
 /// # Errors
 ///
 /// [`SeccompError::Architecture`], [`SeccompError::Compile`].
-pub fn warden_filter(unlisted: Unlisted) -> Result<Filter, SeccompError> {
+pub fn warden_filter(mounting: Mounting, unlisted: Unlisted) -> Result<Filter, SeccompError> {
     let mut listed = Listed::default();
     listed.always(tables::WARDEN);
+    match mounting {
+        Mounting::ByDescriptor => {}
+        Mounting::ByPath => listed.always(&[libc::SYS_mount]),
+    }
     listed.when(libc::SYS_socket, [(0, Is::Eq, libc::AF_UNIX)]);
     listed.compile(unlisted)
 }

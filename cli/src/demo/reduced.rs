@@ -41,6 +41,7 @@ pub(crate) fn explain(name: &str) -> Lack {
         (Reduced::SingleUid, "engine uid", "both halves of the plugin run under one uid"),
         (Reduced::FileOwners, FS_GROUP, "files cannot be given to another owner or group"),
         (Reduced::StagedAttach, "staged attach", "a mount is attached privately for a moment before it is cloned"),
+        (Reduced::MountCalls, "mount calls", "volumes are made in a private directory and moved to their targets"),
         (Reduced::BackendPorts, "backend ports", "this kernel cannot limit the ports that the engine half connects to"),
     ];
     let found = known.into_iter().find(|(reduced, word, _)| [reduced.as_str(), word].contains(&name));

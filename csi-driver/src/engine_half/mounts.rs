@@ -3,13 +3,13 @@
 
 //! What the engine half asks of the warden, as a trait: the state machine of volumes is tested without root.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
 use async_trait::async_trait;
 use evanesce_engine::error::{Error, Kind};
 
 use crate::engine_half::warden_client::{CallError, WardenClient};
-use crate::protocol::{ErrorKind, Owner, TargetPath, VolumeId};
+use crate::protocol::{ErrorKind, Owner, TargetPath, VolumeId, VolumePath};
 
 /// Volumes as the warden makes them; see the requests of the same names in [`crate::protocol`].
 #[async_trait]
@@ -17,8 +17,8 @@ pub trait Mounts: Send + Sync {
     /// A new detached tmpfs; its root.
     async fn make(&self, volume: &VolumeId, size: u64, inodes: u64) -> Result<OwnedFd, Error>;
 
-    /// Gives files on our own tmpfs to owners; all or, where one is refused, none of a batch.
-    async fn own(&self, files: Vec<(OwnedFd, Owner)>) -> Result<(), Error>;
+    /// Gives files of a volume to owners.
+    async fn own(&self, volume: &VolumeId, files: Vec<(VolumePath, Owner)>) -> Result<(), Error>;
 
     /// Shows a read-only clone at the target, in one step; the mount's options.
     async fn attach(&self, volume: &VolumeId, target: &TargetPath) -> Result<Vec<String>, Error>;
@@ -51,9 +51,8 @@ impl Mounts for WardenClient {
         Ok(self.make_volume(volume, size, inodes).await?)
     }
 
-    async fn own(&self, files: Vec<(OwnedFd, Owner)>) -> Result<(), Error> {
-        let files: Vec<_> = files.iter().map(|(file, owner)| (file.as_fd(), *owner)).collect();
-        Ok(Self::own(self, &files).await?)
+    async fn own(&self, volume: &VolumeId, files: Vec<(VolumePath, Owner)>) -> Result<(), Error> {
+        Ok(Self::own(self, volume, files).await?)
     }
 
     async fn attach(&self, volume: &VolumeId, target: &TargetPath) -> Result<Vec<String>, Error> {

@@ -22,7 +22,7 @@ use crate::engine_half::mounts::Mounts;
 use crate::engine_half::publish_request::PublishRequest;
 use crate::engine_half::record::Record;
 use crate::engine_half::volume::{State, Volume};
-use crate::protocol::{MAX_OWN, Owner, inodes_for};
+use crate::protocol::{InvalidName, Owner, VolumeId, VolumePath, inodes_for};
 
 /// What a volume starts with where its class names no size: two generations of a hundred small files fit.
 const DEFAULT_SIZE: u64 = 1 << 20;
@@ -72,7 +72,7 @@ impl Target for FirstTarget<'_> {
             Ok::<_, Error>(())
         };
         let owned = async {
-            own(self.mounts, written).await?;
+            own(self.mounts, volume, written).await?;
             crash_point!("place:owned");
             Ok(())
         };
@@ -107,7 +107,7 @@ impl Target for RefreshTarget<'_> {
         let projection = Arc::new(projection);
         // Old generations stay as long as they fit; the one that is shown always does.
         loop {
-            match write(self.mounts, generations, next, &projection).await {
+            match self.write(next, &projection).await {
                 Err(error) if error.kind() == Kind::Exhausted => match state.retired.pop_front() {
                     Some((oldest, _)) => remove(generations, oldest).await?,
                     None => return Err(error),
@@ -125,6 +125,18 @@ impl Target for RefreshTarget<'_> {
 }
 
 impl RefreshTarget<'_> {
+    /// Writes a generation and gives its files to their owners. What fails leaves nothing.
+    async fn write(&self, number: u64, projection: &Arc<Projection>) -> Result<(), Error> {
+        let Volume { id, generations, .. } = self.volume;
+        let (there, what) = (Arc::clone(generations), Arc::clone(projection));
+        let written = blocking(move || there.write(number, &what)).await??;
+        if let Err(error) = own(self.mounts, id, written).await {
+            remove(generations, number).await?;
+            return Err(error);
+        }
+        Ok(())
+    }
+
     /// Sees what is there and is not shown: an earlier generation may have readers, a later one was never seen by anybody.
     async fn retire(&self, state: &mut State) -> Result<(), Error> {
         let generations = &self.volume.generations;
@@ -167,33 +179,12 @@ fn size_for(spec: &VolumeSpec, projection: &Projection) -> Result<u64, Error> {
     }
 }
 
-/// Writes a generation and gives its files to their owners. What fails leaves nothing.
-async fn write(
-    mounts: &dyn Mounts,
-    generations: &Arc<Generations>,
-    number: u64,
-    projection: &Arc<Projection>,
-) -> Result<(), Error> {
-    let (there, what) = (Arc::clone(generations), Arc::clone(projection));
-    let written = blocking(move || there.write(number, &what)).await??;
-    if let Err(error) = own(mounts, written).await {
-        remove(generations, number).await?;
-        return Err(error);
-    }
-    Ok(())
-}
-
 /// Gives a generation's files to their owners.
-async fn own(mounts: &dyn Mounts, written: Written) -> Result<(), Error> {
-    let owner = |(file, uid, gid)| (file, Owner { uid: Some(uid), gid: Some(gid) });
-    let mut owners = written.owners.into_iter().map(owner);
-    loop {
-        let batch: Vec<_> = owners.by_ref().take(MAX_OWN).collect();
-        if batch.is_empty() {
-            return Ok(());
-        }
-        mounts.own(batch).await?;
-    }
+async fn own(mounts: &dyn Mounts, volume: &VolumeId, written: Written) -> Result<(), Error> {
+    let owner = |(path, uid, gid)| Ok((VolumePath::try_from(path)?, Owner { uid: Some(uid), gid: Some(gid) }));
+    let files: Result<_, InvalidName> = written.owners.into_iter().map(owner).collect();
+    let files = files.map_err(|error| Error::internal("a file has no owner").with_detail(error.to_string()))?;
+    mounts.own(volume, files).await
 }
 
 async fn show(generations: &Arc<Generations>, number: u64) -> Result<(), Error> {

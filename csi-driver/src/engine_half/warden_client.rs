@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::protocol::{
     AuditChoice, Channel, ChannelError, CredentialName, DigestKey, EngineConfig, EngineFrame, FileIdentity, HelloBack,
-    Owner, Reply, Request, TargetPath, VolumeId, WardenError, WardenFrame,
+    MAX_OWN, MAX_PACKET, Owner, Reply, Request, TargetPath, VolumeId, VolumePath, WardenError, WardenFrame,
 };
 
 /// How long the warden may take to say hello.
@@ -25,6 +25,12 @@ const GREETING: Duration = Duration::from_secs(20);
 
 /// Requests under way at once. Bounds what the warden's answers can pile up in the socket while this side is busy.
 const UNDER_WAY: usize = 64;
+
+/// What a packet has room for beside a request's number and volume.
+const ROOM: usize = MAX_PACKET - 256;
+
+/// The most that an owner and the length of a path take in a packet.
+const OWNER: usize = 16;
 
 /// What the engine half is given at its start.
 pub struct Start {
@@ -170,21 +176,28 @@ impl WardenClient {
     /// # Errors
     /// [`CallError`]; `NoSpace` over the node's ceiling, `Busy` when the volume is attached.
     pub async fn make_volume(&self, volume: &VolumeId, size: u64, inodes: u64) -> Result<OwnedFd, CallError> {
-        match self.call(Request::MakeVolume { volume: volume.clone(), size, inodes }, &[]).await? {
+        match self.call(Request::MakeVolume { volume: volume.clone(), size, inodes }).await? {
             (Reply::Volume, fds) => one(fds),
             _ => Err(CallError::Answer),
         }
     }
 
-    /// Gives files on our volumes to owners, in batches; all are checked before any of a batch is changed.
+    /// Gives files of a volume to owners, as many at once as a packet holds; all of those are checked before any is changed.
     ///
     /// # Errors
     /// [`CallError`].
-    pub async fn own(&self, files: &[(BorrowedFd<'_>, Owner)]) -> Result<(), CallError> {
-        for batch in files.chunks(crate::protocol::MAX_OWN) {
-            let owners = batch.iter().map(|(_, owner)| *owner).collect();
-            let fds: Vec<_> = batch.iter().map(|(file, _)| *file).collect();
-            self.done(Request::Own { owners }, &fds).await?;
+    pub async fn own(&self, volume: &VolumeId, files: Vec<(VolumePath, Owner)>) -> Result<(), CallError> {
+        let mut files = files.into_iter().peekable();
+        while files.peek().is_some() {
+            let (mut batch, mut room) = (Vec::new(), ROOM);
+            let length = |path: &VolumePath| path.as_str().len() + OWNER;
+            while batch.len() < MAX_OWN
+                && let Some((path, owner)) = files.next_if(|(path, _)| length(path) <= room)
+            {
+                room -= length(&path);
+                batch.push((path, owner));
+            }
+            self.done(Request::Own { volume: volume.clone(), files: batch }).await?;
         }
         Ok(())
     }
@@ -195,7 +208,7 @@ impl WardenClient {
     /// # Errors
     /// [`CallError`]; `Busy` when something else is there, `Invalid` for a target outside the pods directory.
     pub async fn attach(&self, volume: &VolumeId, target: &TargetPath) -> Result<Vec<String>, CallError> {
-        match self.call(Request::Attach { volume: volume.clone(), target: target.clone() }, &[]).await? {
+        match self.call(Request::Attach { volume: volume.clone(), target: target.clone() }).await? {
             (Reply::Attached { options }, _) => Ok(options),
             _ => Err(CallError::Answer),
         }
@@ -206,7 +219,7 @@ impl WardenClient {
     /// # Errors
     /// [`CallError`]; `Busy` when more is in use, `NoSpace` over the node's ceiling.
     pub async fn resize(&self, volume: &VolumeId, size: u64) -> Result<(), CallError> {
-        self.done(Request::Resize { volume: volume.clone(), size }, &[]).await
+        self.done(Request::Resize { volume: volume.clone(), size }).await
     }
 
     /// Whether the volume is what sits at the target.
@@ -214,7 +227,7 @@ impl WardenClient {
     /// # Errors
     /// [`CallError`].
     pub async fn is_attached(&self, volume: &VolumeId, target: &TargetPath) -> Result<bool, CallError> {
-        match self.call(Request::IsAttached { volume: volume.clone(), target: target.clone() }, &[]).await? {
+        match self.call(Request::IsAttached { volume: volume.clone(), target: target.clone() }).await? {
             (Reply::IsAttached(yes), _) => Ok(yes),
             _ => Err(CallError::Answer),
         }
@@ -226,7 +239,7 @@ impl WardenClient {
     /// # Errors
     /// [`CallError`]; `Busy` when something at the target is not ours.
     pub async fn detach(&self, volume: &VolumeId, target: Option<&TargetPath>) -> Result<(), CallError> {
-        self.done(Request::Detach { volume: volume.clone(), target: target.cloned() }, &[]).await
+        self.done(Request::Detach { volume: volume.clone(), target: target.cloned() }).await
     }
 
     /// The writable root of a volume that is attached at the target, or `None` when it is not.
@@ -234,7 +247,7 @@ impl WardenClient {
     /// # Errors
     /// [`CallError`].
     pub async fn adopt(&self, volume: &VolumeId, target: &TargetPath) -> Result<Option<OwnedFd>, CallError> {
-        match self.call(Request::Adopt { volume: volume.clone(), target: target.clone() }, &[]).await? {
+        match self.call(Request::Adopt { volume: volume.clone(), target: target.clone() }).await? {
             (Reply::Volume, fds) => one(fds).map(Some),
             (Reply::NotThere, _) => Ok(None),
             _ => Err(CallError::Answer),
@@ -246,7 +259,7 @@ impl WardenClient {
     /// # Errors
     /// [`CallError`].
     pub async fn put_record(&self, volume: &VolumeId, record: Vec<u8>) -> Result<(), CallError> {
-        self.done(Request::PutRecord { volume: volume.clone(), record }, &[]).await
+        self.done(Request::PutRecord { volume: volume.clone(), record }).await
     }
 
     /// Forgets the volume's record. Done twice, it is done.
@@ -254,7 +267,7 @@ impl WardenClient {
     /// # Errors
     /// [`CallError`].
     pub async fn drop_record(&self, volume: &VolumeId) -> Result<(), CallError> {
-        self.done(Request::DropRecord { volume: volume.clone() }, &[]).await
+        self.done(Request::DropRecord { volume: volume.clone() }).await
     }
 
     /// The first record whose volume sorts after the given one. Ask for the next when done with one: a volume over which
@@ -263,7 +276,7 @@ impl WardenClient {
     /// # Errors
     /// [`CallError`].
     pub async fn next_record(&self, after: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, CallError> {
-        match self.call(Request::NextRecord { after: after.cloned() }, &[]).await? {
+        match self.call(Request::NextRecord { after: after.cloned() }).await? {
             (Reply::Record { volume, record }, _) => Ok(Some((volume, record))),
             (Reply::NoMoreRecords, _) => Ok(None),
             _ => Err(CallError::Answer),
@@ -275,7 +288,7 @@ impl WardenClient {
     /// # Errors
     /// [`CallError`].
     pub async fn ready(&self) -> Result<(), CallError> {
-        self.done(Request::Ready, &[]).await
+        self.done(Request::Ready).await
     }
 
     /// A file of the credentials directory, open for reading, or `None` while it is the known one.
@@ -287,7 +300,7 @@ impl WardenClient {
         name: &CredentialName,
         known: Option<FileIdentity>,
     ) -> Result<Option<(FileIdentity, OwnedFd)>, CallError> {
-        match self.call(Request::OpenCredential { name: name.clone(), known }, &[]).await? {
+        match self.call(Request::OpenCredential { name: name.clone(), known }).await? {
             (Reply::Credential { identity }, fds) => Ok(Some((identity, one(fds)?))),
             (Reply::Unchanged, _) => Ok(None),
             _ => Err(CallError::Answer),
@@ -299,24 +312,24 @@ impl WardenClient {
     /// # Errors
     /// [`CallError`]; `Busy` when nobody has accepted connections for a while.
     pub async fn probe(&self) -> Result<UnixStream, CallError> {
-        match self.call(Request::Probe, &[]).await? {
+        match self.call(Request::Probe).await? {
             (Reply::Connection, fds) => one(fds).map(UnixStream::from),
             _ => Err(CallError::Answer),
         }
     }
 
-    async fn done(&self, body: Request, fds: &[BorrowedFd<'_>]) -> Result<(), CallError> {
-        match self.call(body, fds).await? {
+    async fn done(&self, body: Request) -> Result<(), CallError> {
+        match self.call(body).await? {
             (Reply::Done, _) => Ok(()),
             _ => Err(CallError::Answer),
         }
     }
 
-    async fn call(&self, body: Request, fds: &[BorrowedFd<'_>]) -> Result<(Reply, Vec<OwnedFd>), CallError> {
+    async fn call(&self, body: Request) -> Result<(Reply, Vec<OwnedFd>), CallError> {
         let _permit = self.link.under_way.acquire().await.map_err(|_| CallError::Gone)?;
         let (answer, answered) = oneshot::channel();
         let waiting = Waiting { link: &self.link, id: self.link.expect(answer)? };
-        self.link.send(&EngineFrame::Request { id: waiting.id, body }, fds).await?;
+        self.link.send(&EngineFrame::Request { id: waiting.id, body }).await?;
         let (result, fds) = answered.await.map_err(|_| CallError::Gone)?;
         Ok((result?, fds))
     }
@@ -348,10 +361,10 @@ impl Link {
         Ok(id)
     }
 
-    async fn send(&self, frame: &EngineFrame, fds: &[BorrowedFd<'_>]) -> Result<(), CallError> {
+    async fn send(&self, frame: &EngineFrame) -> Result<(), CallError> {
         loop {
             let mut ready = self.channel.writable().await.map_err(ChannelError::from)?;
-            match ready.try_io(|channel| io_result(channel.get_ref().send(frame, fds))) {
+            match ready.try_io(|channel| io_result(channel.get_ref().send(frame, &[]))) {
                 Ok(Ok(sent)) => return Ok(sent?),
                 // Reset, and not broken, where the warden died with something unread.
                 Ok(Err(error))

@@ -1,13 +1,17 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! [`Kernel`] on Linux 5.12 and later: `fsopen`, `open_tree`, `mount_setattr`, `move_mount`.
+//! [`Kernel`] on Linux: `fsopen`, `open_tree`, `mount_setattr`, `move_mount` (5.12), or else `mount(2)` ([`by_path`]) where
+//! any of them is missing. Below 5.8 there are no mount ids to ask for, and nothing is tried.
+//!
+//! [`by_path`]: super::by_path
 
 #![expect(unsafe_code, reason = "neither rustix nor libc wraps mount_setattr(2)")]
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 use rustix::io::Errno;
 use rustix::mount::{
     FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
@@ -15,6 +19,7 @@ use rustix::mount::{
     open_tree, unmount,
 };
 
+use super::by_path::{self, Staging};
 use super::{Access, Kernel, Mount, Tmpfs, VOLUME_SOURCE, table};
 use crate::protocol::Reduced;
 
@@ -24,6 +29,8 @@ pub struct LinuxKernel {
     noswap: bool,
     /// A private directory to mount on for a moment, where a detached mount cannot be cloned.
     staging: Option<OwnedFd>,
+    /// The other way of doing everything, where a call is missing.
+    by_path: Option<Staging>,
 }
 
 /// This kernel or container cannot do what the warden is for.
@@ -43,8 +50,22 @@ impl LinuxKernel {
     /// Says which call failed and what the node or the container lacks.
     pub fn probe(owner: u32, staging: OwnedFd) -> Result<(Self, Vec<Reduced>), TooOld> {
         let fail = |step| move |error: io::Error| TooOld { step, cure: cure(&error), error };
+        old_enough(staging.as_fd()).map_err(fail("resolving paths safely"))?;
+        match Self::try_all(owner, &staging, None) {
+            Err(TooOld { error, .. }) if error.raw_os_error() == Some(libc::ENOSYS) => {
+                let by_path = Staging::on(staging.as_fd()).map_err(fail("mounting on the staging directory"))?;
+                let (kernel, mut reduced) = Self::try_all(owner, &staging, Some(by_path))?;
+                reduced.push(Reduced::MountCalls);
+                Ok((kernel, reduced))
+            }
+            tried => tried,
+        }
+    }
+
+    fn try_all(owner: u32, staging: &OwnedFd, by_path: Option<Staging>) -> Result<(Self, Vec<Reduced>), TooOld> {
+        let fail = |step| move |error: io::Error| TooOld { step, cure: cure(&error), error };
         let mut reduced = Vec::new();
-        let mut kernel = Self { noswap: true, staging: None };
+        let mut kernel = Self { noswap: true, staging: None, by_path };
         let tmpfs = Tmpfs { source: VOLUME_SOURCE, size: 1 << 16, inodes: 8, mode: 0o755, owner };
 
         let mount = match kernel.make_tmpfs(&tmpfs) {
@@ -58,7 +79,7 @@ impl LinuxKernel {
         let clone = match kernel.clone_mount(mount.as_fd(), Access::ReadOnly) {
             Ok(clone) => clone,
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-                kernel.staging = Some(staging);
+                kernel.staging = Some(staging.try_clone().map_err(fail("keeping the staging directory"))?);
                 reduced.push(Reduced::StagedAttach);
                 kernel.clone_mount(mount.as_fd(), Access::ReadOnly).map_err(fail("cloning a mount"))?
             }
@@ -67,6 +88,18 @@ impl LinuxKernel {
         drop(clone);
         kernel.resize(mount.as_fd(), 1 << 17, 16).map_err(fail("resizing a tmpfs"))?;
         Ok((kernel, reduced))
+    }
+
+    /// The same kernel with another staging directory: the state directory has got a tmpfs of its own, which hides the old one.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn with_staging(mut self, staging: OwnedFd) -> io::Result<Self> {
+        if self.by_path.is_some() {
+            self.by_path = Some(Staging::on(staging.as_fd())?);
+        }
+        self.staging = self.staging.and(Some(staging));
+        Ok(self)
     }
 
     /// The same kernel, made to clone by way of the staging directory.
@@ -90,6 +123,9 @@ impl LinuxKernel {
 
 impl Kernel for LinuxKernel {
     fn make_tmpfs(&self, tmpfs: &Tmpfs) -> io::Result<OwnedFd> {
+        if let Some(staging) = &self.by_path {
+            return staging.make_tmpfs(tmpfs, self.noswap);
+        }
         let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&context, "source", tmpfs.source)?;
         fsconfig_set_string(&context, "size", tmpfs.size.to_string())?;
@@ -107,6 +143,9 @@ impl Kernel for LinuxKernel {
     }
 
     fn clone_mount(&self, mount: BorrowedFd<'_>, access: Access) -> io::Result<OwnedFd> {
+        if let Some(staging) = &self.by_path {
+            return staging.clone_mount(mount, access);
+        }
         let clone = match &self.staging {
             Some(staging) if self.mount_at(mount)?.is_none() => Self::clone_staged(mount, staging.as_fd())?,
             _ => open_clone(mount)?,
@@ -115,8 +154,14 @@ impl Kernel for LinuxKernel {
         Ok(clone)
     }
 
+    fn release(&self, mount: BorrowedFd<'_>) {
+        if let Some(staging) = &self.by_path {
+            staging.release(mount);
+        }
+    }
+
     fn attach(&self, mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
-        move_onto(mount, target)
+        if self.by_path.is_some() { by_path::attach(mount, target) } else { move_onto(mount, target) }
     }
 
     fn detach(&self, root: BorrowedFd<'_>) -> io::Result<()> {
@@ -124,6 +169,9 @@ impl Kernel for LinuxKernel {
     }
 
     fn resize(&self, mount: BorrowedFd<'_>, size: u64, inodes: u64) -> io::Result<()> {
+        if self.by_path.is_some() {
+            return by_path::resize(mount, size, inodes, self.noswap);
+        }
         let context = fspick(mount, "", FsPickFlags::FSPICK_CLOEXEC | FsPickFlags::FSPICK_EMPTY_PATH)?;
         fsconfig_set_string(&context, "size", size.to_string())?;
         fsconfig_set_string(&context, "nr_inodes", inodes.to_string())?;
@@ -137,6 +185,17 @@ impl Kernel for LinuxKernel {
     fn mount_at(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Mount>> {
         table::mount_at(directory)
     }
+}
+
+/// What there is no other way for: resolving beneath a directory (Linux 5.6), and asking which mount it is (5.8).
+fn old_enough(directory: BorrowedFd<'_>) -> io::Result<()> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    openat2(directory, ".", flags, Mode::empty(), ResolveFlags::BENEATH)?;
+    let stat = statx(directory, "", AtFlags::EMPTY_PATH, StatxFlags::MNT_ID)?;
+    if stat.stx_mask & StatxFlags::MNT_ID.bits() == 0 {
+        return Err(io::Error::from_raw_os_error(libc::ENOSYS));
+    }
+    Ok(())
 }
 
 fn open_clone(mount: BorrowedFd<'_>) -> io::Result<OwnedFd> {
@@ -183,7 +242,7 @@ fn cure(error: &io::Error) -> &'static str {
         Some(Errno::PERM | Errno::ACCESS) => {
             "the warden needs CAP_SYS_ADMIN: run it as root, in Kubernetes with `privileged: true`"
         }
-        Some(Errno::NOSYS) => "this needs Linux 5.12 or later, and a container runtime whose seccomp profile allows it",
+        Some(Errno::NOSYS) => "this needs Linux 5.8 or later, and a container runtime whose seccomp profile allows it",
         _ => "see the kernel's log",
     }
 }

@@ -23,8 +23,8 @@ use super::PROTOCOL;
 /// The longest packet, in bytes.
 pub const MAX_PACKET: usize = 8 * 1024;
 
-/// The most descriptors in one packet. The kernel allows 253 (`SCM_MAX_FD`).
-pub const MAX_FDS: usize = 64;
+/// The most descriptors in one packet: a hello's.
+pub const MAX_FDS: usize = 3;
 
 /// Why a message could not be sent or received. After any of these but [`ChannelError::TooLarge`] close the channel.
 #[derive(Debug, thiserror::Error)]
@@ -232,7 +232,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::{
-        EngineFrame, ErrorKind, FileIdentity, HelloBack, Owner, Reply, Request, WardenError, WardenFrame,
+        EngineFrame, ErrorKind, FileIdentity, HelloBack, MAX_OWN, Owner, Reply, Request, WardenError, WardenFrame,
     };
     use super::*;
 
@@ -329,6 +329,8 @@ mod tests {
             postcard::to_allocvec(&(1u32, 7u64, 7u32, "../etc")).unwrap(), // PutRecord for a volume that is a path
             postcard::to_allocvec(&(1u32, 7u64, 2u32, "v", "/pods/../etc")).unwrap(), // Attach outside
             postcard::to_allocvec(&(1u32, 7u64, 10u32, "a/b", None::<u8>)).unwrap(), // OpenCredential elsewhere
+            postcard::to_allocvec(&(1u32, 7u64, 1u32, "v", [("/etc/passwd", (None::<u32>, None::<u32>))].as_slice()))
+                .unwrap(), // Own outside
         ] {
             let (a, b) = Channel::pair().unwrap();
             raw_send(&a, &body, &[]);
@@ -341,6 +343,7 @@ mod tests {
         let target = || "(/[a-z~]{1,20}){1,8}".prop_map(|path| path.parse().unwrap());
         let identity = (any::<u64>(), any::<u64>(), any::<u64>(), any::<i64>())
             .prop_map(|(device, inode, size, changed)| FileIdentity { device, inode, size, changed });
+        let path = "[a-z.]{3,20}(/[a-z~]{1,20}){0,2}".prop_map(|path| path.parse().unwrap());
         let owner = (any::<Option<u32>>(), any::<Option<u32>>()).prop_map(|(uid, gid)| Owner { uid, gid });
         prop_oneof![
             (volume(), any::<u64>(), any::<u64>()).prop_map(|(volume, size, inodes)| Request::MakeVolume {
@@ -348,7 +351,8 @@ mod tests {
                 size,
                 inodes
             }),
-            proptest::collection::vec(owner, 0..=MAX_FDS).prop_map(|owners| Request::Own { owners }),
+            (volume(), proptest::collection::vec((path, owner), 0..=MAX_OWN))
+                .prop_map(|(volume, files)| Request::Own { volume, files }),
             (volume(), target()).prop_map(|(volume, target)| Request::Attach { volume, target }),
             (volume(), any::<u64>()).prop_map(|(volume, size)| Request::Resize { volume, size }),
             (volume(), target()).prop_map(|(volume, target)| Request::IsAttached { volume, target }),

@@ -164,5 +164,7 @@ label! {
         /// The engine half's TCP connections cannot be limited to the backends' ports (Linux before 6.7, or without
         /// Landlock).
         BackendPorts = "backend ports",
+        /// A mount call is missing (Linux before 5.12): volumes are made with `mount(2)` in a private directory and moved.
+        MountCalls = "mount calls",
     }
 }

@@ -35,6 +35,13 @@ pub struct CredentialName(String);
 #[serde(try_from = "String", into = "String")]
 pub struct TargetPath(String);
 
+/// Where a file lies in its volume: a relative, normalised path of at most 2048 bytes without NUL.
+///
+/// That it leads through no link is for the warden to check, with the kernel's help.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct VolumePath(String);
+
 impl TryFrom<String> for VolumeId {
     type Error = InvalidName;
 
@@ -87,6 +94,24 @@ impl TryFrom<String> for TargetPath {
     }
 }
 
+impl TryFrom<String> for VolumePath {
+    type Error = InvalidName;
+
+    fn try_from(path: String) -> Result<Self, InvalidName> {
+        let refuse = |rule| Err(InvalidName { what: "path in a volume", rule });
+        if path.len() > 2048 {
+            return refuse("is longer than 2048 bytes");
+        }
+        if path.contains('\0') {
+            return refuse("has a NUL byte");
+        }
+        if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return refuse("is not relative and normalised: it has an empty, `.` or `..` component");
+        }
+        Ok(Self(path))
+    }
+}
+
 macro_rules! text_of {
     ($($name:ident),*) => {$(
         impl $name {
@@ -119,7 +144,7 @@ macro_rules! text_of {
     )*};
 }
 
-text_of!(VolumeId, CredentialName, TargetPath);
+text_of!(VolumeId, CredentialName, TargetPath, VolumePath);
 
 #[cfg(test)]
 mod tests {

@@ -6,13 +6,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::hello::{Hello, HelloBack};
-use super::ids::{CredentialName, TargetPath, VolumeId};
+use super::ids::{CredentialName, TargetPath, VolumeId, VolumePath};
 
 /// The longest record, in bytes; leaves room for its name in a packet.
 pub const MAX_RECORD: usize = 7 * 1024;
 
-/// The most files one [`Request::Own`] names.
-pub const MAX_OWN: usize = super::MAX_FDS;
+/// The most files one [`Request::Own`] names; the warden holds them open together.
+pub const MAX_OWN: usize = 64;
 
 /// What the warden sends.
 #[derive(Serialize, Deserialize)]
@@ -35,7 +35,8 @@ pub enum WardenFrame {
 pub enum EngineFrame {
     /// The first message.
     HelloBack(HelloBack),
-    /// Something to do; its descriptors come with it.
+    /// Something to do. No descriptor comes with it: those that a uid has under way are counted together, and another
+    /// process of the engine half's uid could spend what the kernel lets them be.
     Request {
         /// Chosen by the engine half, given back in the reply.
         id: u64,
@@ -57,10 +58,12 @@ pub enum Request {
         /// How many inodes it may have.
         inodes: u64,
     },
-    /// Gives files on our own tmpfs to owners: one per descriptor that comes with it, in order.
+    /// Gives files of a volume to owners.
     Own {
+        /// The volume.
+        volume: VolumeId,
         /// At most [`MAX_OWN`].
-        owners: Vec<Owner>,
+        files: Vec<(VolumePath, Owner)>,
     },
     /// Shows a read-only clone of the volume at the target, in one step.
     Attach {

@@ -125,7 +125,8 @@ pub(super) fn is_empty(directory: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(true)
 }
 
-fn beneath() -> ResolveFlags {
+/// Nothing leads out, and no link anywhere.
+pub(super) fn beneath() -> ResolveFlags {
     ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS
 }
 

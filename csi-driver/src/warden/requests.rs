@@ -59,13 +59,13 @@ impl<K: Kernel> Requests<K> {
     ///
     /// # Errors
     /// Says what failed; nothing is left half-done that doing it again would not finish.
-    pub fn answer(&mut self, request: Request, fds: &[OwnedFd]) -> Answer {
+    pub fn answer(&mut self, request: Request) -> Answer {
         let reply = match request {
             Request::MakeVolume { volume, size, inodes } => {
                 return Ok((Reply::Volume, Some(self.volumes.make(volume, size, inodes)?)));
             }
-            Request::Own { owners } => {
-                self.volumes.own(&owners, fds)?;
+            Request::Own { volume, files } => {
+                self.volumes.own(&volume, &files)?;
                 Reply::Done
             }
             Request::Attach { volume, target } => Reply::Attached { options: self.volumes.attach(&volume, target)? },

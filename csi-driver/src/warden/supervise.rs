@@ -242,12 +242,13 @@ impl<K: Kernel> Supervisor<K> {
                 Err(error) => self.kill(&error.to_string()),
             },
             Engine::Working { channel, serves, .. } => match channel.receive() {
-                Ok(Some((EngineFrame::Request { id, body }, fds))) => {
+                Ok(Some((_, fds))) if !fds.is_empty() => self.kill("it sends descriptors"),
+                Ok(Some((EngineFrame::Request { id, body }, _))) => {
                     if body == Request::Ready {
                         tracing::info!(took = ?self.started.elapsed(), "engine half ready");
                         serves.get_or_insert_with(Instant::now);
                     }
-                    let (result, fd) = match self.requests.answer(body, &fds) {
+                    let (result, fd) = match self.requests.answer(body) {
                         Ok((reply, fd)) => (Ok(reply), fd),
                         Err(error) => {
                             tracing::debug!(kind = ?error.kind, %error, "request refused");

@@ -10,12 +10,14 @@ use std::collections::HashMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use evanesce_engine::crash_point;
-use rustix::fs::{FileType, Gid, Mode, OFlags, Uid, fchown, fstat, fstatvfs, openat};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chownat, fstat, fstatvfs, openat, openat2};
 
 use super::failure::{busy, failed, internal, invalid, no_space, not_found};
-use super::paths::{PodsDir, is_empty};
+use super::paths::{PodsDir, beneath, is_empty};
 use crate::mount::{Access, Kernel, Mount, Tmpfs, VOLUME_SOURCE};
-use crate::protocol::{ErrorKind, MAX_INODES, Owner, TargetPath, VolumeId, WardenError, inodes_for};
+use crate::protocol::{
+    ErrorKind, MAX_INODES, MAX_OWN, Owner, TargetPath, VolumeId, VolumePath, WardenError, inodes_for,
+};
 
 /// The smallest tmpfs: one page.
 const MIN_SIZE: u64 = 4096;
@@ -39,6 +41,23 @@ struct Kept {
     target: Option<TargetPath>,
 }
 
+impl Kept {
+    /// Finds a file or directory of the volume. Whoever fills the volume may exchange it meanwhile, for another of the volume.
+    fn open(&self, path: &VolumePath) -> Result<OwnedFd, WardenError> {
+        let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let file = openat2(&self.mount, path.as_str(), flags, Mode::empty(), beneath() | ResolveFlags::NO_XDEV)
+            .map_err(|errno| invalid(format!("a file to be owned is not on its volume: {errno}")))?;
+        let stat = fstat(&file).map_err(|errno| internal(format!("fstat: {errno}")))?;
+        if stat.st_dev != self.device {
+            return Err(invalid("a file to be owned is not on its volume"));
+        }
+        if !matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Directory) {
+            return Err(invalid("only regular files and directories get owners"));
+        }
+        Ok(file)
+    }
+}
+
 impl<K: Kernel> Volumes<K> {
     /// No volumes yet. Their root directories will belong to `owner`, and all of them together hold `ceiling` bytes.
     pub fn new(kernel: K, pods: PodsDir, owner: u32, ceiling: u64) -> Self {
@@ -54,7 +73,7 @@ impl<K: Kernel> Volumes<K> {
             return Err(busy(format!("volume {volume} is attached: detach it first")));
         }
         // Made by an engine half that never came to attaching it.
-        self.kept.remove(&volume);
+        self.forget(&volume);
         if !(1..=MAX_INODES).contains(&inodes) {
             return Err(invalid(format!("volume {volume}: {inodes} inodes is not within 1 to {MAX_INODES}")));
         }
@@ -68,29 +87,24 @@ impl<K: Kernel> Volumes<K> {
         Ok(root)
     }
 
-    /// Gives files on our own tmpfs to owners.
+    /// Gives files of a volume to owners.
     ///
     /// # Errors
-    /// `Invalid` before anything is changed, when a descriptor is not a file or directory on a volume.
-    pub fn own(&self, owners: &[Owner], files: &[OwnedFd]) -> Result<(), WardenError> {
-        if owners.len() != files.len() {
-            return Err(invalid(format!("{} owners for {} files", owners.len(), files.len())));
+    /// `NotFound` without such a volume; `Invalid` before anything is changed, when one of them is not a file or directory
+    /// on it.
+    pub fn own(&self, volume: &VolumeId, files: &[(VolumePath, Owner)]) -> Result<(), WardenError> {
+        let kept = self.kept.get(volume).ok_or_else(|| unknown(volume))?;
+        if files.len() > MAX_OWN {
+            return Err(invalid(format!("{} files are more than {MAX_OWN}", files.len())));
         }
-        for file in files {
-            let stat = fstat(file).map_err(|errno| internal(format!("fstat: {errno}")))?;
-            if !self.kept.values().any(|kept| kept.device == stat.st_dev) {
-                return Err(invalid("a file to be owned is not on a volume of ours"));
-            }
-            if !matches!(FileType::from_raw_mode(stat.st_mode), FileType::RegularFile | FileType::Directory) {
-                return Err(invalid("only regular files and directories get owners"));
-            }
+        // The all-ones id would mean "leave it" to the kernel.
+        if files.iter().any(|(_, owner)| owner.uid == Some(u32::MAX) || owner.gid == Some(u32::MAX)) {
+            return Err(invalid("4294967295 is no user and no group"));
         }
-        for (owner, file) in owners.iter().zip(files) {
-            // The all-ones id would mean "leave it" to the kernel.
-            if owner.uid == Some(u32::MAX) || owner.gid == Some(u32::MAX) {
-                return Err(invalid("4294967295 is no user and no group"));
-            }
-            fchown(file, owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw))
+        let opened = files.iter().map(|(path, owner)| Ok((kept.open(path)?, owner)));
+        for (file, owner) in opened.collect::<Result<Vec<_>, _>>()? {
+            let (uid, gid) = (owner.uid.map(Uid::from_raw), owner.gid.map(Gid::from_raw));
+            chownat(file, "", uid, gid, AtFlags::EMPTY_PATH)
                 .map_err(|errno| failed("changing a file's owner")(errno.into()))?;
             crash_point!("own:owned");
         }
@@ -174,7 +188,7 @@ impl<K: Kernel> Volumes<K> {
             self.clear(volume, target)?;
         }
         crash_point!("detach:directory-removed");
-        self.kept.remove(volume);
+        self.forget(volume);
         crash_point!("detach:forgotten");
         Ok(())
     }
@@ -185,7 +199,7 @@ impl<K: Kernel> Volumes<K> {
     /// `Invalid` for a target that may not be one.
     pub fn adopt(&mut self, volume: &VolumeId, target: TargetPath) -> Result<Option<OwnedFd>, WardenError> {
         let Some((directory, device)) = self.volume_at(&target)? else {
-            self.kept.remove(volume);
+            self.forget(volume);
             return Ok(None);
         };
         if !self.may_be(volume, device) {
@@ -211,7 +225,15 @@ impl<K: Kernel> Volumes<K> {
 
     /// Lets go of what was made and never attached.
     pub fn forget_unattached(&mut self) {
-        self.kept.retain(|_, kept| kept.target.is_some());
+        let unattached: Vec<_> =
+            self.kept.iter().filter(|(_, kept)| kept.target.is_none()).map(|(volume, _)| volume.clone()).collect();
+        unattached.iter().for_each(|volume| self.forget(volume));
+    }
+
+    fn forget(&mut self, volume: &VolumeId) {
+        if let Some(kept) = self.kept.remove(volume) {
+            self.kernel.release(kept.mount.as_fd());
+        }
     }
 
     fn clear(&self, volume: &VolumeId, target: &TargetPath) -> Result<(), WardenError> {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use evanesce_csi::engine_half::mounts::Mounts;
-use evanesce_csi::protocol::{Owner, TargetPath, VolumeId};
+use evanesce_csi::protocol::{Owner, TargetPath, VolumeId, VolumePath};
 use evanesce_engine::error::{Error, Kind};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
@@ -205,9 +205,14 @@ impl Mounts for FakeMounts {
         Ok(root)
     }
 
-    async fn own(&self, files: Vec<(OwnedFd, Owner)>) -> Result<(), Error> {
+    async fn own(&self, volume: &VolumeId, files: Vec<(VolumePath, Owner)>) -> Result<(), Error> {
         self.enter(Call::Own).await?;
-        self.state().owned.extend(files.into_iter().map(|(_, owner)| owner));
+        let mut state = self.state();
+        let folder = state.volumes.get(volume).ok_or_else(|| Error::missing("own: no such volume"))?.folder.clone();
+        for (path, owner) in files {
+            assert!(folder.join(path.as_str()).is_file(), "own: {path} is no file of the volume");
+            state.owned.push(owner);
+        }
         Ok(())
     }
 

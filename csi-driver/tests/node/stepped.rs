@@ -3,12 +3,12 @@
 
 //! The warden and the backend, stopped at every call: whoever makes a schedule says which call goes on, and how it ends.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
 use evanesce_csi::engine_half::mounts::Mounts;
-use evanesce_csi::protocol::{Owner, TargetPath, VolumeId};
+use evanesce_csi::protocol::{Owner, TargetPath, VolumeId, VolumePath};
 use evanesce_engine::backend::fake::FakeBackend;
 use evanesce_engine::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Login, Session};
 use evanesce_engine::error::{Error, Kind};
@@ -123,12 +123,8 @@ impl Mounts for SteppedMounts {
         self.step(Some(volume.as_str()), Call::Make, self.mounts.make(volume, size, inodes)).await
     }
 
-    async fn own(&self, files: Vec<(OwnedFd, Owner)>) -> Result<(), Error> {
-        // A descriptor says nothing of a volume, but the fake's folders are named after theirs.
-        let path = std::fs::read_link(format!("/proc/self/fd/{}", files[0].0.as_raw_fd())).unwrap();
-        let folder = path.components().find_map(|part| part.as_os_str().to_str()?.strip_prefix("csi-")).unwrap();
-        let volume = format!("csi-{}", folder.split('.').next().unwrap());
-        self.step(Some(&volume), Call::Own, self.mounts.own(files)).await
+    async fn own(&self, volume: &VolumeId, files: Vec<(VolumePath, Owner)>) -> Result<(), Error> {
+        self.step(Some(volume.as_str()), Call::Own, self.mounts.own(volume, files)).await
     }
 
     async fn attach(&self, volume: &VolumeId, target: &TargetPath) -> Result<Vec<String>, Error> {

@@ -16,10 +16,11 @@ use evanesce_csi::engine_half::warden_client::{CallError, Start, WardenClient};
 use evanesce_csi::mount::LinuxKernel;
 use evanesce_csi::protocol::{
     AuditChoice, Channel, DigestKey, EngineConfig, EngineFrame, ErrorKind, FromLauncher, HelloBack, Limits, LogFormat,
-    Owner, PROTOCOL, Request, ToLauncher, VolumeId, WardenFrame,
+    Owner, PROTOCOL, Request, ToLauncher, VolumeId, VolumePath, WardenFrame,
 };
 use evanesce_csi::warden::{CredentialsDir, Fatal, Greeting, Records, Requests, Socket, StateDir, Supervisor};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::Mode;
 
 use crate::ground::{CEILING, Ground, mounts_of, volume, write};
 
@@ -137,10 +138,19 @@ fn the_client_does_with_the_warden_all_that_a_volume_needs() {
         let (v, target) = (volume("v"), ground.target());
         let root = client.make_volume(&v, 1 << 20, 256).await.unwrap();
         let files: Vec<_> = (0..100).map(|n| write(&root, &format!("f{n}"), "x")).collect();
+        // More than one packet's worth, of files and then of bytes.
         let owner = Owner { uid: None, gid: Some(4242) };
-        // More than one packet's worth.
-        client.own(&files.iter().map(|file| (file.as_fd(), owner)).collect::<Vec<_>>()).await.unwrap();
+        let paths = (0..100).map(|n| (format!("f{n}").parse().unwrap(), owner));
+        client.own(&v, paths.collect()).await.unwrap();
         assert!(files.iter().all(|file| rustix::fs::fstat(file).unwrap().st_gid == 4242));
+        let long = "d".repeat(255);
+        for depth in 1..=4 {
+            rustix::fs::mkdirat(&root, vec![&*long; depth].join("/"), Mode::from_raw_mode(0o755)).unwrap();
+        }
+        let path: VolumePath = format!("{}/f", [&*long; 4].join("/")).parse().unwrap();
+        let file = write(&root, path.as_str(), "x");
+        client.own(&v, vec![(path, Owner { uid: Some(7), gid: None }); 64]).await.unwrap();
+        assert_eq!(rustix::fs::fstat(&file).unwrap().st_uid, 7);
 
         let options = client.attach(&v, &target).await.unwrap();
         assert!(options.contains(&"ro".to_owned()) && options.contains(&"nosuid".to_owned()));
@@ -257,7 +267,7 @@ fn an_engine_half_that_sends_garbage_is_killed_and_replaced() {
     let request = EngineFrame::Request { id: 1, body: Request::Probe };
 
     type Misbehaviour<'a> = &'a dyn Fn(&Channel);
-    let misbehaviours: [Misbehaviour<'_>; 6] = [
+    let misbehaviours: [Misbehaviour<'_>; 7] = [
         &|engine| engine.send(&[0xffu8; 9], &[]).unwrap(),
         &|engine| engine.send(&request, &[]).unwrap(),
         &|engine| engine.send(&hello_back, &[engine.as_fd()]).unwrap(),
@@ -268,6 +278,10 @@ fn an_engine_half_that_sends_garbage_is_killed_and_replaced() {
         &|engine| {
             engine.send(&hello_back, &[]).unwrap();
             engine.send(&(1u32, 7u64, 7u32, "../etc"), &[]).unwrap();
+        },
+        &|engine| {
+            engine.send(&hello_back, &[]).unwrap();
+            engine.send(&request, &[engine.as_fd()]).unwrap();
         },
         &|engine| rustix::net::shutdown(engine, rustix::net::Shutdown::Both).unwrap(),
     ];

@@ -5,11 +5,11 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
-use evanesce_csi::protocol::{ErrorKind, Owner};
-use rustix::fs::{Mode, OFlags};
+use evanesce_csi::protocol::{ErrorKind, MAX_OWN, Owner, VolumePath};
+use rustix::fs::{FileType, Mode};
 
 use crate::ground::{CEILING, Ground, OWNER, foreign_tmpfs, mount_at, mounts_of, volume, write};
 
@@ -193,34 +193,44 @@ fn an_open_file_does_not_hold_up_detaching() {
 }
 
 #[test]
-fn only_files_on_our_own_volumes_get_owners() {
+fn only_files_of_the_volume_get_owners() {
     let ground = Ground::new();
     let mut volumes = ground.volumes();
-    let root = volumes.make(volume("v"), 1 << 16, 64).unwrap();
-    let file = write(&root, "f", "x");
-    let owner = Owner { uid: Some(1000), gid: Some(2000) };
-    let stat = |fd| rustix::fs::fstat(fd).unwrap();
+    let v = volume("v");
+    let root = volumes.make(v.clone(), 1 << 16, 64).unwrap();
+    rustix::fs::mkdirat(&root, "d", Mode::from_raw_mode(0o755)).unwrap();
+    let file = write(&root, "d/f", "x");
+    let owner_of = |file: &OwnedFd| rustix::fs::fstat(file).map(|stat| (stat.st_uid, stat.st_gid)).unwrap();
+    let named = |path: &str, uid, gid| (path.parse().unwrap(), Owner { uid, gid });
 
+    volumes.own(&v, &[named("d/f", Some(1000), Some(2000))]).unwrap();
+    assert_eq!(owner_of(&file), (1000, 2000));
+    volumes.own(&v, &[named("d/f", None, Some(7))]).unwrap();
+    assert_eq!(owner_of(&file), (1000, 7));
+    assert_eq!(volumes.own(&v, &[named("d/f", Some(u32::MAX), None)]).unwrap_err().kind, ErrorKind::Invalid);
+    assert_eq!(volumes.own(&volume("w"), &[named("d/f", Some(0), None)]).unwrap_err().kind, ErrorKind::NotFound);
+    let many = vec![named("d/f", Some(0), None); MAX_OWN + 1];
+    assert_eq!(volumes.own(&v, &many).unwrap_err().kind, ErrorKind::Invalid);
+
+    // Whatever an engine half in wrong hands puts in the way: links out of the volume, to a file, and within it.
     let outside = ground.path("outside");
     fs::write(&outside, "x").unwrap();
-    let outside = fs::File::open(outside).unwrap();
-    let pair = [file, outside.into()];
-    let refused = volumes.own(&[owner, owner], &pair).unwrap_err();
-    assert_eq!(refused.kind, ErrorKind::Invalid);
-    assert_eq!(stat(pair[1].as_fd()).st_uid, 0);
-    assert_eq!(stat(pair[0].as_fd()).st_uid, 0, "nothing is changed before all are checked");
-
-    volumes.own(&[owner], &pair[..1]).unwrap();
-    assert_eq!((stat(pair[0].as_fd()).st_uid, stat(pair[0].as_fd()).st_gid), (1000, 2000));
-    volumes.own(&[Owner { uid: None, gid: Some(7) }], &pair[..1]).unwrap();
-    assert_eq!((stat(pair[0].as_fd()).st_uid, stat(pair[0].as_fd()).st_gid), (1000, 7));
-
-    assert_eq!(volumes.own(&[owner], &[]).unwrap_err().kind, ErrorKind::Invalid);
-    let all_ones = Owner { uid: Some(u32::MAX), gid: None };
-    assert_eq!(volumes.own(&[all_ones], &pair[..1]).unwrap_err().kind, ErrorKind::Invalid);
-    // A tmpfs is not enough, it has to be ours.
-    let foreign = rustix::fs::open("/dev/shm", OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
-    assert_eq!(volumes.own(&[owner], &[foreign.unwrap()]).unwrap_err().kind, ErrorKind::Invalid);
+    rustix::fs::symlinkat(&outside, &root, "absolute").unwrap();
+    rustix::fs::symlinkat(format!("../../../../../../../../..{}", outside.display()), &root, "climbs").unwrap();
+    rustix::fs::symlinkat(ground.path(""), &root, "folder").unwrap();
+    rustix::fs::symlinkat("d", &root, "within").unwrap();
+    rustix::fs::symlinkat("/proc/self/fd", &root, "magic").unwrap();
+    rustix::fs::mknodat(&root, "fifo", FileType::Fifo, Mode::RUSR, 0).unwrap();
+    let magic = format!("magic/{}", file.as_raw_fd());
+    for refused in ["absolute", "climbs", "folder/outside", "within/f", "fifo", "none", "d/f/none", &magic] {
+        let files = [named("d/f", Some(1), None), named(refused, Some(1), None)];
+        assert_eq!(volumes.own(&v, &files).unwrap_err().kind, ErrorKind::Invalid, "{refused}");
+        assert_eq!(owner_of(&file), (1000, 7), "nothing is changed before all are checked");
+    }
+    assert_eq!(fs::metadata(&outside).unwrap().uid(), 0);
+    for no_path in ["/d/f", "../d/f", "d/../../d", ""] {
+        assert!(no_path.parse::<VolumePath>().is_err(), "{no_path}");
+    }
 }
 
 #[test]

@@ -118,7 +118,11 @@ fn request(frame: &EngineFrame) {
         | Request::Adopt { volume, target } => assert!(component(volume.as_str()) && beneath(target.as_str())),
         Request::NextRecord { after } => assert!(after.as_ref().is_none_or(|volume| component(volume.as_str()))),
         Request::OpenCredential { name, .. } => assert!(component(name.as_str())),
-        Request::Own { .. } | Request::Probe | Request::Ready => {}
+        Request::Own { volume, files } => {
+            assert!(component(volume.as_str()));
+            assert!(files.iter().all(|(path, _)| beneath(&format!("/{}", path.as_str()))));
+        }
+        Request::Probe | Request::Ready => {}
     }
 }
 

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use seccompiler::{BpfProgram, SeccompAction, SeccompFilter};
 
 /// The calls that tests do without, by name, with the kernel that brought each.
-const CALLS: [(&str, libc::c_long); 12] = [
+const CALLS: [(&str, libc::c_long); 13] = [
     ("open_tree", libc::SYS_open_tree),                             // 5.2
     ("move_mount", libc::SYS_move_mount),                           // 5.2
     ("fsopen", libc::SYS_fsopen),                                   // 5.2
@@ -28,6 +28,7 @@ const CALLS: [(&str, libc::c_long); 12] = [
     ("mount_setattr", libc::SYS_mount_setattr),                     // 5.12
     ("landlock_create_ruleset", libc::SYS_landlock_create_ruleset), // 5.13
     ("memfd_secret", 447),                                          // 5.14; libc has no name for it everywhere
+    ("statmount", 457),                                             // 6.8; the same
 ];
 
 fn main() -> ExitCode {

@@ -118,7 +118,6 @@ pub(super) const ENGINE: &[c_long] = &[
 
 /// The half that mounts.
 pub(super) const WARDEN: &[c_long] = &[
-    libc::SYS_mount, // where the calls below are missing
     libc::SYS_umount2,
     libc::SYS_fsopen,
     libc::SYS_fsconfig,
@@ -128,7 +127,6 @@ pub(super) const WARDEN: &[c_long] = &[
     libc::SYS_move_mount,
     libc::SYS_mount_setattr,
     SYS_STATMOUNT,
-    libc::SYS_fchown,
     libc::SYS_fchownat,
     // The connection for the liveness probe.
     libc::SYS_connect,

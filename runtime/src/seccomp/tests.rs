@@ -252,12 +252,12 @@ fn the_engine_still_opens_its_arena() {
 
 #[test]
 fn the_warden_lacks_what_nobody_needs() {
-    under(warden_filter(Unlisted::Missing), missing_in_both);
+    under(warden_filter(Mounting::ByDescriptor, Unlisted::Missing), missing_in_both);
 }
 
 #[test]
 fn the_warden_has_no_sockets_but_those_of_this_machine() {
-    under(warden_filter(Unlisted::Missing), || {
+    under(warden_filter(Mounting::ByDescriptor, Unlisted::Missing), || {
         for family in [libc::AF_INET, libc::AF_INET6, libc::AF_NETLINK, libc::AF_PACKET, libc::AF_VSOCK, libc::AF_ALG] {
             assert_eq!(socket(family, libc::SOCK_STREAM, 0), libc::ENOSYS, "family {family}");
         }
@@ -267,7 +267,7 @@ fn the_warden_has_no_sockets_but_those_of_this_machine() {
 
 #[test]
 fn the_warden_starts_nothing() {
-    under(warden_filter(Unlisted::Missing), || {
+    under(warden_filter(Mounting::ByDescriptor, Unlisted::Missing), || {
         assert!(std::thread::Builder::new().spawn(|| ()).is_err());
         assert!(Command::new("/proc/self/exe").arg("--list").output().is_err());
     });
@@ -292,11 +292,14 @@ fn in_a_build_for_tests_a_call_that_is_not_listed_ends_the_process() {
 
 #[test]
 fn the_warden_can_do_its_work() {
-    under(warden_filter(Unlisted::Missing), || {
-        for call in MOUNTS.into_iter().chain([libc::SYS_openat2, libc::SYS_fchown]) {
-            assert_ne!(raw(call, [-1, 0, 0, 0]), libc::ENOSYS, "call number {call}");
-        }
-    });
+    for mounting in [Mounting::ByDescriptor, Mounting::ByPath] {
+        under(warden_filter(mounting, Unlisted::Missing), move || {
+            for call in MOUNTS.into_iter().chain([libc::SYS_openat2, libc::SYS_fchownat]) {
+                let allowed = call != libc::SYS_mount || mounting == Mounting::ByPath;
+                assert_eq!(raw(call, [-1, 0, 0, 0]) != libc::ENOSYS, allowed, "call number {call}, {mounting:?}");
+            }
+        });
+    }
 }
 
 #[test]
