@@ -6,8 +6,8 @@
 //!
 //! What came over a connection lies in its read buffer until the next call writes over it, so a client that stays
 //! connected would keep the last pod's token in our memory. Such a connection is closed in the way that HTTP/2 has for
-//! it: `GOAWAY` once the call is answered, and the end when the other calls on it are too. gRPC clients dial again and see
-//! no error; kubelet dials for every call anyway.
+//! it: `GOAWAY` once the call is answered, and the end when the other calls on it are too. grpc-go dials again and sends
+//! anew what had not arrived; kubelet dials for every call anyway.
 
 use std::convert::Infallible;
 use std::io;
