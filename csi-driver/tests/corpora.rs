@@ -197,8 +197,9 @@ fn packets() -> Vec<Seed> {
     let files = vec![file("..g1/password", Some(0), Some(2000)), file("..g1/tls/key", None, None)];
     let requests = [
         Request::MakeVolume { volume: volume(), size: 1 << 20, inodes: 1024 },
-        Request::Own { volume: volume(), files },
+        Request::Own { volume: volume(), files: files.clone() },
         Request::Attach { volume: volume(), target: target() },
+        Request::Show { volume: volume(), target: target(), record: b"{}".to_vec(), files },
         Request::Resize { volume: volume(), size: 2 << 20 },
         Request::IsAttached { volume: volume(), target: target() },
         Request::Detach { volume: volume(), target: None },

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{self, Read, Seek};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -246,6 +247,53 @@ fn no_event_stands_behind_a_gap_that_could_not_be_said() {
     assert!(log.flush(PATIENCE));
     assert_eq!(outline(&behind.lines()), ["1 audit_start", "3 audit_gap 2-3 sink_failed"]);
     assert_eq!(log.lost(), 2);
+}
+
+/// Counts how often it is asked to bring its lines to the disk.
+#[derive(Clone, Default)]
+struct Disk {
+    lines: RecordingSink,
+    synced: Arc<AtomicU32>,
+}
+
+impl Sink for Disk {
+    fn write_line(&mut self, line: &[u8]) -> io::Result<()> {
+        self.lines.write_line(line)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.synced.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+#[test]
+fn lines_reach_their_disk_unasked_and_many_of_them_together() {
+    let disk = Disk::default();
+    let begun = std::time::Instant::now();
+    let log = start(vec![Box::new(disk.clone())], QUEUE);
+    let until = |what: &dyn Fn() -> bool| {
+        while !what() {
+            assert!(begun.elapsed() < PATIENCE, "{} lines, {} times", disk.lines.lines().len(), disk.synced());
+            std::thread::yield_now();
+        }
+    };
+    for number in 1..=200 {
+        log.record(event("v"));
+        until(&|| disk.lines.lines().len() == 1 + number);
+    }
+    let synced = disk.synced();
+    log.record(event("last"));
+    until(&|| disk.synced() > synced);
+    // Each is at least that long after its first line was written.
+    let most = 1 + begun.elapsed().as_millis() / 50;
+    assert!(u128::from(disk.synced()) <= most, "{} times, and at most {most} were due", disk.synced());
+}
+
+impl Disk {
+    fn synced(&self) -> u32 {
+        self.synced.load(Ordering::Relaxed)
+    }
 }
 
 #[test]

@@ -20,6 +20,20 @@ pub trait Mounts: Send + Sync {
     /// Gives files of a volume to owners.
     async fn own(&self, volume: &VolumeId, files: Vec<(VolumePath, Owner)>) -> Result<(), Error>;
 
+    /// Makes a filled volume its pod's: keeps its record, gives its files to owners, attaches it; the mount's options.
+    /// The record first: whatever is attached has one, so an engine half that starts finds it.
+    async fn show(
+        &self,
+        volume: &VolumeId,
+        target: &TargetPath,
+        record: Vec<u8>,
+        files: Vec<(VolumePath, Owner)>,
+    ) -> Result<Vec<String>, Error> {
+        self.put_record(volume, record).await?;
+        self.own(volume, files).await?;
+        self.attach(volume, target).await
+    }
+
     /// Shows a read-only clone at the target, in one step; the mount's options.
     async fn attach(&self, volume: &VolumeId, target: &TargetPath) -> Result<Vec<String>, Error>;
 
@@ -53,6 +67,16 @@ impl Mounts for WardenClient {
 
     async fn own(&self, volume: &VolumeId, files: Vec<(VolumePath, Owner)>) -> Result<(), Error> {
         Ok(Self::own(self, volume, files).await?)
+    }
+
+    async fn show(
+        &self,
+        volume: &VolumeId,
+        target: &TargetPath,
+        record: Vec<u8>,
+        files: Vec<(VolumePath, Owner)>,
+    ) -> Result<Vec<String>, Error> {
+        Ok(Self::show(self, volume, target, record, files).await?)
     }
 
     async fn attach(&self, volume: &VolumeId, target: &TargetPath) -> Result<Vec<String>, Error> {

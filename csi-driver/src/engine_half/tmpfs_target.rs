@@ -22,7 +22,7 @@ use crate::engine_half::mounts::Mounts;
 use crate::engine_half::publish_request::PublishRequest;
 use crate::engine_half::record::Record;
 use crate::engine_half::volume::{State, Volume};
-use crate::protocol::{InvalidName, Owner, VolumeId, VolumePath, inodes_for};
+use crate::protocol::{InvalidName, Owner, VolumePath, inodes_for};
 
 /// What a volume starts with where its class names no size: two generations of a hundred small files fit.
 const DEFAULT_SIZE: u64 = 1 << 20;
@@ -53,7 +53,7 @@ impl Target for FirstTarget<'_> {
         self.begun.store(true, Ordering::Relaxed);
         crash_point!("place:made");
         let generations = Arc::new(Generations::new(root));
-        // Nobody sees it before it is attached: files are shown as they are written, and owned beside the record.
+        // Nobody sees it before it is attached: files are shown as they are written, and owned later.
         let there = Arc::clone(&generations);
         let written = blocking(move || {
             let written = there.write(FIRST, &projection)?;
@@ -62,22 +62,9 @@ impl Target for FirstTarget<'_> {
         });
         let written = written.await??;
         crash_point!("place:shown");
-        // Before the mount: whatever is attached has a record, so an engine half that starts finds it.
         let mut record = Record::new(subject, target.clone(), *group, size);
         (record.generation, record.before) = (Some(FIRST), Some(shows.clone()));
-        let record = record.to_json()?;
-        let recorded = async {
-            self.mounts.put_record(volume, record).await?;
-            crash_point!("place:recorded");
-            Ok::<_, Error>(())
-        };
-        let owned = async {
-            own(self.mounts, volume, written).await?;
-            crash_point!("place:owned");
-            Ok(())
-        };
-        tokio::try_join!(recorded, owned)?;
-        let options = self.mounts.attach(volume, target).await?;
+        let options = self.mounts.show(volume, target, record.to_json()?, owners(written)?).await?;
         crash_point!("place:attached");
         *self.made.lock().unwrap_or_else(PoisonError::into_inner) = Some((generations, reservation));
         Ok(Placed { generation: FIRST, options })
@@ -130,7 +117,8 @@ impl RefreshTarget<'_> {
         let Volume { id, generations, .. } = self.volume;
         let (there, what) = (Arc::clone(generations), Arc::clone(projection));
         let written = blocking(move || there.write(number, &what)).await??;
-        if let Err(error) = own(self.mounts, id, written).await {
+        let owned = async { self.mounts.own(id, owners(written)?).await };
+        if let Err(error) = owned.await {
             remove(generations, number).await?;
             return Err(error);
         }
@@ -179,12 +167,11 @@ fn size_for(spec: &VolumeSpec, projection: &Projection) -> Result<u64, Error> {
     }
 }
 
-/// Gives a generation's files to their owners.
-async fn own(mounts: &dyn Mounts, volume: &VolumeId, written: Written) -> Result<(), Error> {
+/// A generation's files, for the warden.
+fn owners(written: Written) -> Result<Vec<(VolumePath, Owner)>, Error> {
     let owner = |(path, uid, gid)| Ok((VolumePath::try_from(path)?, Owner { uid: Some(uid), gid: Some(gid) }));
     let files: Result<_, InvalidName> = written.owners.into_iter().map(owner).collect();
-    let files = files.map_err(|error| Error::internal("a file has no owner").with_detail(error.to_string()))?;
-    mounts.own(volume, files).await
+    files.map_err(|error| Error::internal("a file has no owner").with_detail(error.to_string()))
 }
 
 async fn show(generations: &Arc<Generations>, number: u64) -> Result<(), Error> {

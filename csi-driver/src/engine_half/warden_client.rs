@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::iter::Peekable;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -189,17 +190,33 @@ impl WardenClient {
     pub async fn own(&self, volume: &VolumeId, files: Vec<(VolumePath, Owner)>) -> Result<(), CallError> {
         let mut files = files.into_iter().peekable();
         while files.peek().is_some() {
-            let (mut batch, mut room) = (Vec::new(), ROOM);
-            let length = |path: &VolumePath| path.as_str().len() + OWNER;
-            while batch.len() < MAX_OWN
-                && let Some((path, owner)) = files.next_if(|(path, _)| length(path) <= room)
-            {
-                room -= length(&path);
-                batch.push((path, owner));
-            }
-            self.done(Request::Own { volume: volume.clone(), files: batch }).await?;
+            let files = batch(&mut files, ROOM);
+            self.done(Request::Own { volume: volume.clone(), files }).await?;
         }
         Ok(())
+    }
+
+    /// Keeps the volume's record, gives its files to owners, and shows it as [`WardenClient::attach`] does: in one packet, but
+    /// for what does not fit.
+    ///
+    /// # Errors
+    /// As those say.
+    pub async fn show(
+        &self,
+        volume: &VolumeId,
+        target: &TargetPath,
+        record: Vec<u8>,
+        files: Vec<(VolumePath, Owner)>,
+    ) -> Result<Vec<String>, CallError> {
+        let Some(room) = ROOM.checked_sub(target.as_str().len() + record.len()) else {
+            self.put_record(volume, record).await?;
+            self.own(volume, files).await?;
+            return self.attach(volume, target).await;
+        };
+        let mut files = files.into_iter().peekable();
+        let last = batch(&mut files, room);
+        self.own(volume, files.collect()).await?;
+        self.attached(Request::Show { volume: volume.clone(), target: target.clone(), record, files: last }).await
     }
 
     /// Shows the volume, read-only, at the target; answers its mount options as the kernel shows them. Done twice, it is
@@ -208,10 +225,7 @@ impl WardenClient {
     /// # Errors
     /// [`CallError`]; `Busy` when something else is there, `Invalid` for a target outside the pods directory.
     pub async fn attach(&self, volume: &VolumeId, target: &TargetPath) -> Result<Vec<String>, CallError> {
-        match self.call(Request::Attach { volume: volume.clone(), target: target.clone() }).await? {
-            (Reply::Attached { options }, _) => Ok(options),
-            _ => Err(CallError::Answer),
-        }
+        self.attached(Request::Attach { volume: volume.clone(), target: target.clone() }).await
     }
 
     /// Changes a volume's size in bytes.
@@ -318,6 +332,13 @@ impl WardenClient {
         }
     }
 
+    async fn attached(&self, body: Request) -> Result<Vec<String>, CallError> {
+        match self.call(body).await? {
+            (Reply::Attached { options }, _) => Ok(options),
+            _ => Err(CallError::Answer),
+        }
+    }
+
     async fn done(&self, body: Request) -> Result<(), CallError> {
         match self.call(body).await? {
             (Reply::Done, _) => Ok(()),
@@ -397,6 +418,19 @@ impl Link {
 }
 
 /// Ends when the channel does, and says so to everyone.
+/// As many of the files as a packet with so much room takes.
+fn batch(files: &mut Peekable<impl Iterator<Item = (VolumePath, Owner)>>, mut room: usize) -> Vec<(VolumePath, Owner)> {
+    let length = |path: &VolumePath| path.as_str().len() + OWNER;
+    let mut batch = Vec::new();
+    while batch.len() < MAX_OWN
+        && let Some((path, owner)) = files.next_if(|(path, _)| length(path) <= room)
+    {
+        room -= length(&path);
+        batch.push((path, owner));
+    }
+    batch
+}
+
 async fn read_answers(link: Arc<Link>) {
     loop {
         match link.receive().await {

@@ -326,9 +326,9 @@ mod tests {
     #[test]
     fn a_name_that_breaks_a_rule_makes_the_packet_garbage() {
         for body in [
-            postcard::to_allocvec(&(1u32, 7u64, 7u32, "../etc")).unwrap(), // PutRecord for a volume that is a path
+            postcard::to_allocvec(&(1u32, 7u64, 8u32, "../etc")).unwrap(), // PutRecord for a volume that is a path
             postcard::to_allocvec(&(1u32, 7u64, 2u32, "v", "/pods/../etc")).unwrap(), // Attach outside
-            postcard::to_allocvec(&(1u32, 7u64, 10u32, "a/b", None::<u8>)).unwrap(), // OpenCredential elsewhere
+            postcard::to_allocvec(&(1u32, 7u64, 11u32, "a/b", None::<u8>)).unwrap(), // OpenCredential elsewhere
             postcard::to_allocvec(&(1u32, 7u64, 1u32, "v", [("/etc/passwd", (None::<u32>, None::<u32>))].as_slice()))
                 .unwrap(), // Own outside
         ] {
@@ -343,16 +343,18 @@ mod tests {
         let target = || "(/[a-z~]{1,20}){1,8}".prop_map(|path| path.parse().unwrap());
         let identity = (any::<u64>(), any::<u64>(), any::<u64>(), any::<i64>())
             .prop_map(|(device, inode, size, changed)| FileIdentity { device, inode, size, changed });
-        let path = "[a-z.]{3,20}(/[a-z~]{1,20}){0,2}".prop_map(|path| path.parse().unwrap());
-        let owner = (any::<Option<u32>>(), any::<Option<u32>>()).prop_map(|(uid, gid)| Owner { uid, gid });
+        let path = || "[a-z.]{3,20}(/[a-z~]{1,20}){0,2}".prop_map(|path| path.parse().unwrap());
+        let owner = || (any::<Option<u32>>(), any::<Option<u32>>()).prop_map(|(uid, gid)| Owner { uid, gid });
+        let files = |most| proptest::collection::vec((path(), owner()), 0..=most);
         prop_oneof![
             (volume(), any::<u64>(), any::<u64>()).prop_map(|(volume, size, inodes)| Request::MakeVolume {
                 volume,
                 size,
                 inodes
             }),
-            (volume(), proptest::collection::vec((path, owner), 0..=MAX_OWN))
-                .prop_map(|(volume, files)| Request::Own { volume, files }),
+            (volume(), files(MAX_OWN)).prop_map(|(volume, files)| Request::Own { volume, files }),
+            (volume(), target(), proptest::collection::vec(any::<u8>(), 0..600), files(20))
+                .prop_map(|(volume, target, record, files)| Request::Show { volume, target, record, files }),
             (volume(), target()).prop_map(|(volume, target)| Request::Attach { volume, target }),
             (volume(), any::<u64>()).prop_map(|(volume, size)| Request::Resize { volume, size }),
             (volume(), target()).prop_map(|(volume, target)| Request::IsAttached { volume, target }),

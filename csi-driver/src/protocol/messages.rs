@@ -72,6 +72,18 @@ pub enum Request {
         /// Where.
         target: TargetPath,
     },
+    /// All that makes a filled volume a pod's, in this order: keeps the record as [`Request::PutRecord`] does, gives files to
+    /// owners as [`Request::Own`] does, and attaches. What fails is the last that is tried.
+    Show {
+        /// The volume.
+        volume: VolumeId,
+        /// Where.
+        target: TargetPath,
+        /// The JSON text.
+        record: Vec<u8>,
+        /// At most [`MAX_OWN`].
+        files: Vec<(VolumePath, Owner)>,
+    },
     /// Changes a volume's size.
     Resize {
         /// The volume.

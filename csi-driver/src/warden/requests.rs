@@ -69,6 +69,12 @@ impl<K: Kernel> Requests<K> {
                 Reply::Done
             }
             Request::Attach { volume, target } => Reply::Attached { options: self.volumes.attach(&volume, target)? },
+            Request::Show { volume, target, record, files } => {
+                // The record first: whatever is attached has one, so an engine half that starts finds it.
+                self.records.put(volume.clone(), &record)?;
+                self.volumes.own(&volume, &files)?;
+                Reply::Attached { options: self.volumes.attach(&volume, target)? }
+            }
             Request::Resize { volume, size } => {
                 self.volumes.resize(&volume, size)?;
                 Reply::Done

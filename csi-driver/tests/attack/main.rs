@@ -116,6 +116,15 @@ impl Drop for Killed {
     }
 }
 
+/// The state directory's tmpfs outlives its warden, for the next one.
+struct Unmounted(String);
+
+impl Drop for Unmounted {
+    fn drop(&mut self) {
+        let _ = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH);
+    }
+}
+
 /// Name → wall, expected and actual error number.
 type Outcomes = BTreeMap<String, (String, i32, i32)>;
 
@@ -127,6 +136,7 @@ fn run() {
         fs::create_dir_all(path(directory)).unwrap();
     }
     fs::write(path("file"), "for everybody").unwrap();
+    let _state = Unmounted(path("state/csi.evanesce.dev"));
     let listen = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
     let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
     let (backend, other) = (listen(), listen());

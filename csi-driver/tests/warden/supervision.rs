@@ -8,7 +8,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::Shutdown;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use evanesce_csi::engine_half::warden_client::{CallError, Start, WardenClient};
 use evanesce_csi::mount::LinuxKernel;
 use evanesce_csi::protocol::{
     AuditChoice, Channel, DigestKey, EngineConfig, EngineFrame, ErrorKind, FromLauncher, HelloBack, Limits, LogFormat,
-    Owner, PROTOCOL, Request, ToLauncher, VolumeId, VolumePath, WardenFrame,
+    MAX_RECORD, Owner, PROTOCOL, Request, ToLauncher, VolumeId, VolumePath, WardenFrame,
 };
 use evanesce_csi::warden::{CredentialsDir, Fatal, Greeting, Records, Requests, Socket, StateDir, Supervisor};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -191,6 +191,44 @@ fn the_client_does_with_the_warden_all_that_a_volume_needs() {
         assert_eq!(refusal(client.make_volume(&v, u64::MAX, 64).await), ErrorKind::NoSpace);
         assert_eq!(refusal(client.attach(&v, &target).await), ErrorKind::NotFound);
         assert_eq!(refusal(client.open_credential(&"absent".parse().unwrap(), None).await), ErrorKind::NotFound);
+    });
+    warden.stop();
+}
+
+#[test]
+fn what_is_shown_has_its_record_and_its_owners_or_is_not_shown() {
+    let ground = Ground::new();
+    let warden = Warden::start(&ground);
+    let start = Start::from_channel(warden.start_engine()).unwrap();
+    runtime().block_on(async {
+        let client = WardenClient::new(start.channel).unwrap();
+        let owner = Owner { uid: Some(7), gid: Some(4242) };
+        let owned = |name: &str| (name.parse::<VolumePath>().unwrap(), owner);
+        let far = ["d".repeat(250).as_str(); 4].join("/");
+        // All in one packet; files for another one; a record that leaves no room for anything.
+        for (number, (files, record)) in [(10, 100), (100, 100), (10, MAX_RECORD - 2)].into_iter().enumerate() {
+            let (v, parent) = (volume(&format!("v{number}")), ground.pods().join(&far).join(number.to_string()));
+            fs::create_dir_all(&parent).unwrap();
+            let target = crate::ground::target(&parent.join("t"));
+            let root = client.make_volume(&v, 1 << 20, 256).await.unwrap();
+            let names: Vec<_> = (0..files).map(|n| format!("f{n}")).collect();
+            names.iter().for_each(|name| drop(write(&root, name, "x")));
+            let record = format!("\"{}\"", "r".repeat(record)).into_bytes();
+
+            let wrong = [owned("f0"), owned("not-there")].into();
+            assert_eq!(refusal(client.show(&v, &target, record.clone(), wrong).await), ErrorKind::Invalid);
+            assert!(!client.is_attached(&v, &target).await.unwrap());
+            assert!(records(&client).await.contains(&(v.clone(), record.clone())), "the record comes first");
+
+            let files = names.iter().map(|name| owned(name)).collect();
+            let options = client.show(&v, &target, record.clone(), files).await.unwrap();
+            assert!(options.contains(&"ro".to_owned()));
+            for name in names {
+                let file = fs::metadata(format!("{target}/{name}")).unwrap();
+                assert_eq!((file.uid(), file.gid()), (7, 4242), "{name}");
+            }
+            assert!(records(&client).await.contains(&(v, record)));
+        }
     });
     warden.stop();
 }

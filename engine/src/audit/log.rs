@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use uuid::{Builder, Uuid};
@@ -27,6 +27,10 @@ use crate::clock::Clock;
 /// How many events wait at most. Four deliveries a second on a node with a stalled disk fill it in some minutes, at
 /// about a kilobyte each.
 pub const QUEUE: usize = 4096;
+
+/// A line is written at once, so that it outlives this process, and is on its disk that much later at the latest, so that a
+/// disk is not asked to finish ten times for one delivery.
+const SYNC_WITHIN: Duration = Duration::from_millis(50);
 
 /// An [`Auditor`] that writes OCSF lines to every sink it was given.
 pub struct AuditLog {
@@ -56,6 +60,8 @@ struct Queue {
     asked: u64,
     served: u64,
     closed: bool,
+    /// The writer waits for work, and has not been woken.
+    idle: bool,
 }
 
 struct Numbered {
@@ -87,6 +93,8 @@ impl AuditLog {
         let writer = Writer {
             shared: Arc::clone(&shared),
             tracks: sinks.into_iter().map(|sink| Track { sink, last: 0, failed: false }).collect(),
+            unsynced: None,
+            synced: true,
         };
         std::thread::Builder::new().name("audit".into()).spawn(move || writer.run())?;
         shared.push(Entry::Log(LogEvent::Started));
@@ -164,7 +172,12 @@ impl Shared {
             self.count_lost();
         } else {
             queue.push(entry, &*self.clock);
-            self.work.notify_one();
+            // Once, and without the lock, which the writer would only wait for.
+            let wake = std::mem::take(&mut queue.idle);
+            drop(queue);
+            if wake {
+                self.work.notify_one();
+            }
         }
     }
 
@@ -175,7 +188,15 @@ impl Shared {
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { waiting: VecDeque::new(), last: 0, latest: SystemTime::UNIX_EPOCH, asked: 0, served: 0, closed: false }
+        Self {
+            waiting: VecDeque::new(),
+            last: 0,
+            latest: SystemTime::UNIX_EPOCH,
+            asked: 0,
+            served: 0,
+            closed: false,
+            idle: false,
+        }
     }
 }
 
@@ -215,6 +236,10 @@ fn uid(sequence: u64, time: SystemTime) -> Uuid {
 struct Writer {
     shared: Arc<Shared>,
     tracks: Vec<Track>,
+    /// Since when there are lines that may not have reached their disk.
+    unsynced: Option<Instant>,
+    /// Whether the last ones did.
+    synced: bool,
 }
 
 /// One sink and how far it has come.
@@ -230,15 +255,18 @@ impl Writer {
     fn run(mut self) {
         let mut batch = VecDeque::new();
         loop {
-            let (last, asked, closed);
+            let (last, asked, closed, wanted);
             {
-                let queue = self.shared.lock();
-                let idle = |queue: &mut Queue| queue.waiting.is_empty() && queue.served == queue.asked && !queue.closed;
-                let mut queue = self.shared.work.wait_while(queue, idle).unwrap_or_else(PoisonError::into_inner);
+                let mut queue = self.wait();
                 std::mem::swap(&mut queue.waiting, &mut batch);
                 (last, asked, closed) = (queue.last, queue.asked, queue.closed);
+                wanted = closed || queue.served != asked;
             }
             self.write(&mut batch, last);
+            if wanted || self.unsynced.is_some_and(|since| since.elapsed() >= SYNC_WITHIN) {
+                self.sync();
+            }
+            self.say_health();
             // Nothing is pushed into a closed log, so this batch was the last.
             self.shared.lock().served = if closed { u64::MAX } else { asked };
             self.shared.done.notify_all();
@@ -248,9 +276,25 @@ impl Writer {
         }
     }
 
+    /// Waits for something to do: lines to write, or a disk to ask.
+    fn wait(&self) -> MutexGuard<'_, Queue> {
+        let mut queue = self.shared.lock();
+        while queue.waiting.is_empty() && queue.served == queue.asked && !queue.closed {
+            queue.idle = true;
+            queue = match self.unsynced.map(|since| SYNC_WITHIN.saturating_sub(since.elapsed())) {
+                None => self.shared.work.wait(queue).unwrap_or_else(PoisonError::into_inner),
+                Some(Duration::ZERO) => break,
+                Some(left) => self.shared.work.wait_timeout(queue, left).unwrap_or_else(PoisonError::into_inner).0,
+            };
+        }
+        queue.idle = false;
+        queue
+    }
+
     /// Writes a batch to every sink, then what the sinks miss up to `last`.
     fn write(&mut self, batch: &mut VecDeque<Numbered>, last: u64) {
-        let Self { shared, tracks } = self;
+        let Self { shared, tracks, unsynced, .. } = self;
+        unsynced.get_or_insert_with(Instant::now);
         for Numbered { stamp, entry } in batch.drain(..) {
             let line = encode(&shared.context, &stamp, &entry);
             for track in tracks.iter_mut() {
@@ -258,18 +302,28 @@ impl Writer {
                 track.write(shared, &line, stamp.sequence);
             }
         }
-        let was_healthy = shared.healthy.load(Ordering::Relaxed);
-        let mut healthy = true;
         for track in tracks.iter_mut() {
             track.fill_gap(shared, last);
-            let flushed = track.sink.flush();
-            healthy &= !track.failed && flushed.is_ok();
-            if let (Err(error), true) = (flushed, was_healthy) {
-                tracing::error!(kind = %error.kind(), "the audit log cannot be flushed: look at its disk");
+        }
+    }
+
+    /// Has every sink bring its lines to its disk.
+    fn sync(&mut self) {
+        self.unsynced = None;
+        let was_synced = std::mem::replace(&mut self.synced, true);
+        for track in &mut self.tracks {
+            if let Err(error) = track.sink.flush() {
+                self.synced = false;
+                if was_synced {
+                    tracing::error!(kind = %error.kind(), "the audit log cannot be flushed: look at its disk");
+                }
             }
         }
-        shared.healthy.store(healthy, Ordering::Relaxed);
-        if !was_healthy && healthy {
+    }
+
+    fn say_health(&self) {
+        let healthy = self.synced && !self.tracks.iter().any(|track| track.failed);
+        if !self.shared.healthy.swap(healthy, Ordering::Relaxed) && healthy {
             tracing::info!("the audit log is written again");
         }
     }

@@ -122,6 +122,10 @@ fn request(frame: &EngineFrame) {
             assert!(component(volume.as_str()));
             assert!(files.iter().all(|(path, _)| beneath(&format!("/{}", path.as_str()))));
         }
+        Request::Show { volume, target, files, .. } => {
+            assert!(component(volume.as_str()) && beneath(target.as_str()));
+            assert!(files.iter().all(|(path, _)| beneath(&format!("/{}", path.as_str()))));
+        }
         Request::Probe | Request::Ready => {}
     }
 }

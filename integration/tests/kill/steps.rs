@@ -70,7 +70,7 @@ fn the_real_program_has_no_trace_of_a_crash_point() {
     let has = |program: &Path| {
         let bytes = fs::read(program).unwrap();
         let text = String::from_utf8_lossy(&bytes);
-        ["EVANESCE_CRASH_FILE", "place:recorded"].map(|trace| text.contains(trace))
+        ["EVANESCE_CRASH_FILE", "place:attached"].map(|trace| text.contains(trace))
     };
     assert_eq!(has(&binaries::evanesce_csi().unwrap()), [false; 2]);
     assert_eq!(
