@@ -37,6 +37,8 @@ use tokio_stream::wrappers::UnixListenerStream;
 use tonic::transport::Server;
 use tonic::{Request, Response, Status};
 
+use crate::site::pods_in_memory;
+
 /// What it does before it answers.
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Work {
@@ -63,7 +65,7 @@ impl Limit {
         let mut command = Command::new(std::env::current_exe()?);
         command.env_clear().arg("--serve").arg(if work == Work::Echo { "echo" } else { "mount" }).arg(&socket);
         let server = Child::spawn(command, &scratch.path().join("output"))?;
-        let kubelet = Kubelet::new(&scratch.directory("pods")?, &socket, &socket);
+        let kubelet = Kubelet::new(&pods_in_memory(&scratch)?, &socket, &socket);
         wait::until_ready("the bare server answers", async || kubelet.node().await.ok()).await;
         Ok(Self { _server: server, kubelet, _scratch: scratch })
     }
