@@ -34,6 +34,7 @@ use std::io;
 use std::num::NonZero;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
@@ -191,6 +192,7 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
         deadlines: Default::default(),
         metrics: Arc::clone(&metrics),
         left_alone: Default::default(),
+        any_unknown: AtomicBool::new(true),
         tasks: TaskTracker::new(),
     });
     // Before the first call: a republish must find what is there.

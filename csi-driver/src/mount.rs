@@ -103,4 +103,10 @@ pub trait Kernel {
     /// # Errors
     /// The kernel's.
     fn mount_at(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Mount>>;
+
+    /// The devices of all volumes that are mounted, whoever made them.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn volumes(&self) -> io::Result<Vec<u64>>;
 }

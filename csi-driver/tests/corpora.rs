@@ -207,6 +207,7 @@ fn packets() -> Vec<Seed> {
         Request::PutRecord { volume: volume(), record: b"{}".to_vec() },
         Request::DropRecord { volume: volume() },
         Request::NextRecord { after: Some(volume()) },
+        Request::AnyUnknown,
         Request::OpenCredential { name: "token".parse().unwrap(), known: Some(identity) },
         Request::Probe,
         Request::Ready,

@@ -93,6 +93,10 @@ impl Mounts for Granted {
     async fn next_record(&self, _: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, Error> {
         Ok(None)
     }
+
+    async fn any_unknown(&self) -> Result<bool, Error> {
+        Ok(false)
+    }
 }
 
 fn spec() -> VolumeSpec {

@@ -6,6 +6,7 @@
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use evanesce_engine::crash_point;
@@ -36,14 +37,15 @@ const KEEP_FOUND: Duration = Duration::from_secs(60);
 /// # Errors
 /// Only where the records cannot be listed at all.
 pub async fn adopt(plugin: &Arc<Plugin>) -> Result<usize, Error> {
-    let (mut adopted, mut last) = (0, None);
+    let (mut adopted, mut failed, mut last) = (0, false, None);
     while let Some((id, json)) = plugin.mounts.next_record(last.as_ref()).await? {
         match Record::from_json(&id, &json) {
             Ok(record) => match take_over(plugin, &id, record).await {
                 Ok(true) => adopted += 1,
                 Ok(false) => warn!(volume_id = %id, "a record without a volume is dropped"),
                 Err(error) => {
-                    warn!(volume_id = %id, %error, detail = error.detail(), "a volume could not be taken over")
+                    failed = true;
+                    warn!(volume_id = %id, %error, detail = error.detail(), "a volume could not be taken over");
                 }
             },
             Err(error) => {
@@ -56,6 +58,7 @@ pub async fn adopt(plugin: &Arc<Plugin>) -> Result<usize, Error> {
         }
         last = Some(id);
     }
+    plugin.any_unknown.store(failed || plugin.mounts.any_unknown().await?, Ordering::Relaxed);
     crash_point!("adopt:done");
     info!(adopted, "volumes of an earlier engine half are taken over");
     Ok(adopted)
@@ -85,6 +88,9 @@ pub async fn take_over_unrecorded(plugin: &Plugin, request: &PublishRequest) -> 
     let PublishRequest { volume: id, target, subject, group, .. } = request;
     if let Some(why) = plugin.left_alone().get(id) {
         return Err(Error::new(Kind::NotReady, why.clone()));
+    }
+    if !plugin.any_unknown.load(Ordering::Relaxed) {
+        return Ok(None);
     }
     let root = match plugin.mounts.adopt(id, target).await {
         Ok(Some(root)) => root,

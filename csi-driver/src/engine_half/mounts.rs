@@ -57,6 +57,9 @@ pub trait Mounts: Send + Sync {
 
     /// The first record whose volume sorts after the given one; asked for when done with that one.
     async fn next_record(&self, after: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, Error>;
+
+    /// Whether a volume is mounted that no record told of, or that was not adopted; asked for after the last record.
+    async fn any_unknown(&self) -> Result<bool, Error>;
 }
 
 #[async_trait]
@@ -109,6 +112,10 @@ impl Mounts for WardenClient {
 
     async fn next_record(&self, after: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, Error> {
         Ok(Self::next_record(self, after).await?)
+    }
+
+    async fn any_unknown(&self) -> Result<bool, Error> {
+        Ok(Self::any_unknown(self).await?)
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Plugin {
     pub metrics: Arc<Metrics>,
     /// Volumes whose records are another version's, and what to say about them.
     pub left_alone: Mutex<HashMap<VolumeId, String>>,
+    /// Whether a volume may be attached that is not among `volumes`: then each first publish looks.
+    pub any_unknown: AtomicBool,
     /// Work that a drain waits for.
     pub tasks: TaskTracker,
 }
@@ -76,7 +78,10 @@ impl Plugin {
             Publish::First(claim) => {
                 let plugin = Arc::clone(self);
                 let task = self.tasks.spawn(async move { plugin.publish_first(claim, request).await });
-                task.await.unwrap_or_else(|error| Err(lost(&error)))
+                task.await.unwrap_or_else(|error| {
+                    self.any_unknown.store(true, Ordering::Relaxed);
+                    Err(lost(&error))
+                })
             }
         }
     }
@@ -111,6 +116,9 @@ impl Plugin {
             Err(error) => {
                 if target.begun.load(Ordering::Relaxed) {
                     self.clear(&request.volume, &request.target).await;
+                }
+                if error.kind() == Kind::Busy {
+                    self.any_unknown.store(true, Ordering::Relaxed);
                 }
                 return Err(error);
             }
@@ -148,6 +156,7 @@ impl Plugin {
             Err(error) => Err(error),
         };
         if let Err(error) = cleared {
+            self.any_unknown.store(true, Ordering::Relaxed);
             warn!(volume_id = %volume, %error, detail = error.detail(), "what a failed delivery left could not be cleared; the retry begins with it");
         }
     }

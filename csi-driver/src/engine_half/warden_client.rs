@@ -297,6 +297,17 @@ impl WardenClient {
         }
     }
 
+    /// Whether a volume is mounted that the warden does not hold: ask when all records are taken over.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn any_unknown(&self) -> Result<bool, CallError> {
+        match self.call(Request::AnyUnknown).await? {
+            (Reply::AnyUnknown(yes), _) => Ok(yes),
+            _ => Err(CallError::Answer),
+        }
+    }
+
     /// Says that this process serves from now on: whatever it dies of later, it is worth starting again soon.
     ///
     /// # Errors

@@ -185,6 +185,10 @@ impl Kernel for LinuxKernel {
     fn mount_at(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Mount>> {
         table::mount_at(directory)
     }
+
+    fn volumes(&self) -> io::Result<Vec<u64>> {
+        table::volumes()
+    }
 }
 
 /// What there is no other way for: resolving beneath a directory (Linux 5.6), and asking which mount it is (5.8).

@@ -106,9 +106,27 @@ fn parse_statmount(answer: &[u8]) -> Option<Mount> {
     Some(Mount { root: text_at(ROOT)?, fs_type: text_at(FS_TYPE)?, source: text_at(SOURCE)?, options })
 }
 
+/// The devices of all volumes in the mount table.
+///
+/// # Errors
+/// The kernel's.
+pub(super) fn volumes() -> io::Result<Vec<u64>> {
+    let volume = |line: &str| {
+        let mut numbers = line.split(' ');
+        let (id, _parent, device) = (numbers.next()?.parse().ok()?, numbers.next()?, numbers.next()?);
+        let (major, minor) = device.split_once(':')?;
+        parse_mountinfo(line, id)?.is_volume().then_some(())?;
+        Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
+    };
+    Ok(read_table()?.lines().filter_map(volume).collect())
+}
+
 fn from_table(id: u64) -> io::Result<Option<Mount>> {
-    let table = std::fs::read_to_string("/proc/thread-self/mountinfo")?;
-    Ok(table.lines().find_map(|line| parse_mountinfo(line, id)))
+    Ok(read_table()?.lines().find_map(|line| parse_mountinfo(line, id)))
+}
+
+fn read_table() -> io::Result<String> {
+    std::fs::read_to_string("/proc/thread-self/mountinfo")
 }
 
 /// One line of `/proc/thread-self/mountinfo` (proc_pid_mountinfo(5)), if it is the mount with this id.

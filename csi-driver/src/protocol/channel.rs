@@ -328,7 +328,7 @@ mod tests {
         for body in [
             postcard::to_allocvec(&(1u32, 7u64, 8u32, "../etc")).unwrap(), // PutRecord for a volume that is a path
             postcard::to_allocvec(&(1u32, 7u64, 2u32, "v", "/pods/../etc")).unwrap(), // Attach outside
-            postcard::to_allocvec(&(1u32, 7u64, 11u32, "a/b", None::<u8>)).unwrap(), // OpenCredential elsewhere
+            postcard::to_allocvec(&(1u32, 7u64, 12u32, "a/b", None::<u8>)).unwrap(), // OpenCredential elsewhere
             postcard::to_allocvec(&(1u32, 7u64, 1u32, "v", [("/etc/passwd", (None::<u32>, None::<u32>))].as_slice()))
                 .unwrap(), // Own outside
         ] {

@@ -130,6 +130,8 @@ pub enum Request {
         /// `None` for the first of all.
         after: Option<VolumeId>,
     },
+    /// Whether a volume is mounted somewhere that the warden does not hold: no record told of it, or it was not taken over.
+    AnyUnknown,
     /// A file of the credentials directory, unless it is still the known one.
     OpenCredential {
         /// Its name.
@@ -157,6 +159,8 @@ pub enum Reply {
     },
     /// Whether it is attached.
     IsAttached(bool),
+    /// Whether there is one.
+    AnyUnknown(bool),
     /// There is no such volume at that target.
     NotThere,
     /// One record.

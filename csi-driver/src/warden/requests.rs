@@ -108,6 +108,7 @@ impl<K: Kernel> Requests<K> {
                     None => Reply::NoMoreRecords,
                 }
             }
+            Request::AnyUnknown => Reply::AnyUnknown(self.volumes.any_unknown()?),
             // The supervisor's, which has seen it.
             Request::Ready => Reply::Done,
             Request::OpenCredential { name, known } => match self.credentials.open_file(&name, known)? {

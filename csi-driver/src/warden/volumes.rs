@@ -223,6 +223,15 @@ impl<K: Kernel> Volumes<K> {
         Ok(Some(root))
     }
 
+    /// Whether a volume is mounted anywhere that is none of ours: what a lost record told of, or another driver's.
+    ///
+    /// # Errors
+    /// The mount table cannot be read.
+    pub fn any_unknown(&self) -> Result<bool, WardenError> {
+        let mounted = self.kernel.volumes().map_err(failed("reading the mount table"))?;
+        Ok(mounted.iter().any(|device| !self.kept.values().any(|kept| kept.device == *device)))
+    }
+
     /// Lets go of what was made and never attached.
     pub fn forget_unattached(&mut self) {
         let unattached: Vec<_> =

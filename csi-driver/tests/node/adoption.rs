@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use evanesce_engine::error::Kind;
 use evanesce_proto::kubelet::Publish;
 use tokio::time::advance;
 use tonic::Code;
@@ -113,6 +114,49 @@ async fn records_that_are_none_do_not_keep_others_from_being_taken_over() {
     }
     let node = node.restart().await;
     assert_eq!(node.plugin.volumes.live().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_publish_looks_for_a_lost_volume_only_where_there_may_be_one() {
+    let (node, pod) = published().await;
+    let other = node.pod("payments", "pod-2");
+    assert_eq!(node.mounts.count(Call::Adopt), 0, "nothing was ever lost");
+    let node = node.restart().await;
+    node.publish(&other).await.unwrap();
+    assert_eq!(node.mounts.count(Call::Adopt), 1, "all was taken over");
+
+    // The record of one cannot be read, and the other cannot be taken over.
+    node.mounts.set_record(pod.volume_id(), "null".into());
+    node.mounts.fail_next(Call::Adopt, Kind::Internal);
+    let node = node.restart().await;
+    for pod in [&pod, &other] {
+        node.publish(pod).await.unwrap();
+        node.assert_whole(pod, "first");
+    }
+    assert_eq!(node.mounts.count(Call::Make), 2, "both were found where they are");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_cannot_be_taken_over_is_left_to_its_pod_and_the_publish_says_so() {
+    let (node, pod) = published().await;
+    let data = std::path::Path::new(pod.target_path()).join("..data");
+    std::fs::remove_file(&data).unwrap();
+    std::os::unix::fs::symlink("elsewhere", &data).unwrap();
+    let node = node.restart().await;
+    let refused = node.publish(&pod).await.unwrap_err();
+    assert!(refused.message().contains("cannot be taken over"), "{refused}");
+    assert!(data.is_symlink(), "it was touched");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_publish_that_could_not_be_undone_is_looked_for_by_the_next() {
+    let (node, _) = published().await;
+    let pod = node.pod("payments", "pod-2");
+    node.mounts.fail_next(Call::Attach, Kind::Internal);
+    node.mounts.fail_next(Call::Detach, Kind::Internal);
+    node.publish(&pod).await.unwrap_err();
+    node.publish(&pod).await.unwrap();
+    assert_eq!(node.mounts.count(Call::Adopt), 1);
 }
 
 #[tokio::test(start_paused = true)]

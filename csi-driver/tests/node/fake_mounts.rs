@@ -4,7 +4,7 @@
 //! A warden without root: a volume is a folder, a mount is a link to it. It counts every call, and each can be made to
 //! fail or to hang.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fs;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::symlink;
@@ -30,6 +30,7 @@ pub(crate) enum Call {
     PutRecord,
     DropRecord,
     NextRecord,
+    AnyUnknown,
 }
 
 pub(crate) struct FakeMounts {
@@ -41,6 +42,8 @@ pub(crate) struct FakeMounts {
 struct State {
     volumes: HashMap<VolumeId, Kept>,
     records: BTreeMap<VolumeId, Vec<u8>>,
+    /// Since the last engine half began.
+    adopted: HashSet<VolumeId>,
     owned: Vec<Owner>,
     counts: HashMap<Call, u64>,
     failures: HashMap<Call, VecDeque<Kind>>,
@@ -264,7 +267,9 @@ impl Mounts for FakeMounts {
         let mut state = self.state();
         match state.volumes.get(volume) {
             Some(kept) if shown(target).as_ref() == Some(&kept.folder) => {
-                Ok(Some(fs::File::open(&kept.folder).unwrap().into()))
+                let root = fs::File::open(&kept.folder).unwrap().into();
+                state.adopted.insert(volume.clone());
+                Ok(Some(root))
             }
             _ => {
                 state.volumes.remove(volume);
@@ -285,9 +290,19 @@ impl Mounts for FakeMounts {
         Ok(())
     }
 
+    async fn any_unknown(&self) -> Result<bool, Error> {
+        self.enter(Call::AnyUnknown).await?;
+        let state = self.state();
+        let mut attached = state.volumes.iter().filter(|(_, kept)| kept.target.is_some());
+        Ok(attached.any(|(volume, _)| !state.adopted.contains(volume)))
+    }
+
     async fn next_record(&self, after: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, Error> {
         self.enter(Call::NextRecord).await?;
-        let state = self.state();
+        let mut state = self.state();
+        if after.is_none() {
+            state.adopted.clear();
+        }
         let next = state.records.iter().find(|(volume, _)| after.is_none_or(|after| *volume > after));
         Ok(next.map(|(volume, record)| (volume.clone(), record.clone())))
     }

@@ -126,6 +126,7 @@ impl Node {
             deadlines: Default::default(),
             metrics: counted,
             left_alone: Default::default(),
+            any_unknown: true.into(),
             tasks: Default::default(),
         });
         adoption::adopt(&plugin).await.unwrap();

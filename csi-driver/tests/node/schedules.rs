@@ -465,6 +465,7 @@ impl Life {
             deadlines: Default::default(),
             metrics,
             left_alone: Default::default(),
+            any_unknown: true.into(),
             tasks: Default::default(),
         });
         runtime.spawn(refresher::run(Arc::clone(&plugin), Default::default()));

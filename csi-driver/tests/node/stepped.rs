@@ -158,6 +158,10 @@ impl Mounts for SteppedMounts {
     async fn next_record(&self, after: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, Error> {
         self.step(None, Call::NextRecord, self.mounts.next_record(after)).await
     }
+
+    async fn any_unknown(&self) -> Result<bool, Error> {
+        self.step(None, Call::AnyUnknown, self.mounts.any_unknown()).await
+    }
 }
 
 /// A backend whose questions wait. The pod's uid is the volume's id.

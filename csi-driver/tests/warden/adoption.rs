@@ -47,6 +47,25 @@ fn the_next_warden_gets_a_writable_clone_and_the_pod_still_cannot_write() {
 }
 
 #[test]
+fn a_volume_that_nobody_adopted_is_known_to_be_there() {
+    let ground = Ground::new();
+    let mut earlier = ground.volumes();
+    earlier.make(volume("v"), 1 << 16, 64).unwrap();
+    assert!(!earlier.any_unknown().unwrap());
+    earlier.attach(&volume("v"), ground.target()).unwrap();
+    assert!(!earlier.any_unknown().unwrap());
+    drop(earlier);
+    let mut volumes = ground.volumes();
+    assert!(volumes.any_unknown().unwrap());
+    volumes.adopt(&volume("v"), ground.target()).unwrap();
+    assert!(!volumes.any_unknown().unwrap());
+    foreign_tmpfs(&ground.kernel(), &ground.path("credentials"));
+    assert!(!volumes.any_unknown().unwrap(), "a tmpfs of somebody's is no volume");
+    volumes.detach(&volume("v"), Some(&ground.target())).unwrap();
+    assert!(!volumes.any_unknown().unwrap());
+}
+
+#[test]
 fn the_next_warden_detaches_without_adopting() {
     let ground = Ground::new();
     let mut earlier = ground.volumes();
