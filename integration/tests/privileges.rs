@@ -54,7 +54,10 @@ async fn every_thread_of_the_engine_half_is_as_confined_as_the_first() {
     let mut threads = 0;
     for thread in fs::read_dir(engine.path("task")).unwrap() {
         let status = fs::read_to_string(thread.unwrap().path().join("status")).unwrap();
-        for expected in ["Seccomp:\t2", "NoNewPrivs:\t1", "CapEff:\t0000000000000000", "Uid:\t60999\t"] {
+        let none = ["CapInh", "CapPrm", "CapEff", "CapAmb"].map(|set| format!("{set}:\t0000000000000000"));
+        for expected in
+            ["Seccomp:\t2", "NoNewPrivs:\t1", "Uid:\t60999\t"].into_iter().chain(none.iter().map(|it| &**it))
+        {
             assert!(status.contains(expected), "a thread without {expected:?}:\n{status}");
         }
         threads += 1;

@@ -58,7 +58,7 @@ pub trait Mounts: Send + Sync {
     /// The first record whose volume sorts after the given one; asked for when done with that one.
     async fn next_record(&self, after: Option<&VolumeId>) -> Result<Option<(VolumeId, Vec<u8>)>, Error>;
 
-    /// Whether a volume is mounted that no record told of, or that was not adopted; asked for after the last record.
+    /// Whether a volume is mounted that was neither made nor adopted here; asked for after the last record.
     async fn any_unknown(&self) -> Result<bool, Error>;
 }
 

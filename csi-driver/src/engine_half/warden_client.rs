@@ -297,7 +297,7 @@ impl WardenClient {
         }
     }
 
-    /// Whether a volume is mounted that the warden does not hold: ask when all records are taken over.
+    /// Whether a volume is mounted that was neither made nor adopted here: ask when all records are taken over.
     ///
     /// # Errors
     /// [`CallError`].

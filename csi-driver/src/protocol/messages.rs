@@ -130,7 +130,7 @@ pub enum Request {
         /// `None` for the first of all.
         after: Option<VolumeId>,
     },
-    /// Whether a volume is mounted somewhere that the warden does not hold: no record told of it, or it was not taken over.
+    /// Whether a volume is mounted somewhere that this engine half has neither made nor taken over.
     AnyUnknown,
     /// A file of the credentials directory, unless it is still the known one.
     OpenCredential {

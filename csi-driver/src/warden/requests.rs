@@ -40,7 +40,7 @@ impl<K: Kernel> Requests<K> {
 
     /// The engine half is gone: what it had not attached, nobody will ever fill, and what it was taking over may be why.
     pub fn engine_ended(&mut self) {
-        self.volumes.forget_unattached();
+        self.volumes.engine_ended();
         self.take_over.died();
     }
 

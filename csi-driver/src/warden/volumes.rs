@@ -39,6 +39,8 @@ struct Kept {
     device: u64,
     size: u64,
     target: Option<TargetPath>,
+    /// The engine half that runs now has its root: it made the volume, or took it over.
+    given: bool,
 }
 
 impl Kept {
@@ -82,7 +84,7 @@ impl<K: Kernel> Volumes<K> {
         let mount = self.kernel.make_tmpfs(&tmpfs).map_err(failed("making a tmpfs"))?;
         crash_point!("make:tmpfs-made");
         let (root, device) = open_root(mount.as_fd())?;
-        self.kept.insert(volume, Kept { mount, device, size, target: None });
+        self.kept.insert(volume, Kept { mount, device, size, target: None, given: true });
         crash_point!("make:kept");
         Ok(root)
     }
@@ -206,8 +208,9 @@ impl<K: Kernel> Volumes<K> {
             return Err(invalid(format!("target {target} shows another volume than {volume}")));
         }
         if let Some(kept) = self.kept.get_mut(volume) {
-            kept.target = Some(target);
-            return Ok(Some(open_root(kept.mount.as_fd())?.0));
+            let root = open_root(kept.mount.as_fd())?.0;
+            (kept.target, kept.given) = (Some(target), true);
+            return Ok(Some(root));
         }
         // From before our own restart: the mount the pod sees is the only way in.
         let mount = self
@@ -219,21 +222,24 @@ impl<K: Kernel> Volumes<K> {
         self.check_owner(volume, root.as_fd())?;
         let stat = fstatvfs(&mount).map_err(|errno| internal(format!("fstatvfs: {errno}")))?;
         let size = stat.f_blocks.saturating_mul(stat.f_frsize);
-        self.kept.insert(volume.clone(), Kept { mount, device, size, target: Some(target) });
+        self.kept.insert(volume.clone(), Kept { mount, device, size, target: Some(target), given: true });
         Ok(Some(root))
     }
 
-    /// Whether a volume is mounted anywhere that is none of ours: what a lost record told of, or another driver's.
+    /// Whether a volume is mounted anywhere that the engine half did not take over: a lost record told of it, it was left
+    /// alone, or it is another driver's.
     ///
     /// # Errors
     /// The mount table cannot be read.
     pub fn any_unknown(&self) -> Result<bool, WardenError> {
         let mounted = self.kernel.volumes().map_err(failed("reading the mount table"))?;
-        Ok(mounted.iter().any(|device| !self.kept.values().any(|kept| kept.device == *device)))
+        let given = |device: &u64| self.kept.values().any(|kept| kept.given && kept.device == *device);
+        Ok(!mounted.iter().all(given))
     }
 
-    /// Lets go of what was made and never attached.
-    pub fn forget_unattached(&mut self) {
+    /// The engine half is gone: lets go of what was made and never attached; the rest is the next one's to take over.
+    pub fn engine_ended(&mut self) {
+        self.kept.values_mut().for_each(|kept| kept.given = false);
         let unattached: Vec<_> =
             self.kept.iter().filter(|(_, kept)| kept.target.is_none()).map(|(volume, _)| volume.clone()).collect();
         unattached.iter().for_each(|volume| self.forget(volume));

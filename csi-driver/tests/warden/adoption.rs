@@ -17,7 +17,7 @@ fn the_next_engine_half_gets_the_writable_root_back() {
     let mut volumes = ground.volumes();
     drop(volumes.make(volume("v"), 1 << 16, 64).unwrap());
     volumes.attach(&volume("v"), ground.target()).unwrap();
-    volumes.forget_unattached();
+    volumes.engine_ended();
     let root = volumes.adopt(&volume("v"), ground.target()).unwrap().unwrap();
     write(&root, "f", "after the engine half");
     assert_eq!(fs::read_to_string(format!("{}/f", ground.target())).unwrap(), "after the engine half");
@@ -54,6 +54,10 @@ fn a_volume_that_nobody_adopted_is_known_to_be_there() {
     assert!(!earlier.any_unknown().unwrap());
     earlier.attach(&volume("v"), ground.target()).unwrap();
     assert!(!earlier.any_unknown().unwrap());
+    earlier.engine_ended();
+    assert!(earlier.any_unknown().unwrap(), "the next engine half has not taken it over");
+    earlier.adopt(&volume("v"), ground.target()).unwrap();
+    assert!(!earlier.any_unknown().unwrap());
     drop(earlier);
     let mut volumes = ground.volumes();
     assert!(volumes.any_unknown().unwrap());
@@ -83,7 +87,7 @@ fn a_volume_that_was_never_attached_is_not_adopted_but_forgotten() {
     volumes.make(volume("v"), CEILING, 64).unwrap();
     assert!(volumes.adopt(&volume("v"), ground.target()).unwrap().is_none());
     volumes.make(volume("w"), CEILING, 64).unwrap();
-    volumes.forget_unattached();
+    volumes.engine_ended();
     volumes.make(volume("x"), CEILING, 64).unwrap();
 }
 
