@@ -428,7 +428,6 @@ impl Link {
     }
 }
 
-/// Ends when the channel does, and says so to everyone.
 /// As many of the files as a packet with so much room takes.
 fn batch(files: &mut Peekable<impl Iterator<Item = (VolumePath, Owner)>>, mut room: usize) -> Vec<(VolumePath, Owner)> {
     let length = |path: &VolumePath| path.as_str().len() + OWNER;
@@ -442,6 +441,7 @@ fn batch(files: &mut Peekable<impl Iterator<Item = (VolumePath, Owner)>>, mut ro
     batch
 }
 
+/// Ends when the channel does, and says so to everyone.
 async fn read_answers(link: Arc<Link>) {
     loop {
         match link.receive().await {

@@ -53,7 +53,7 @@ impl Staging {
     /// A mount that is here does not end with its last descriptor, as a detached one does.
     pub(super) fn release(&self, mount: BorrowedFd<'_>) {
         // Gone already is as good.
-        let _ = unmount(format!("{}/.", path(mount)), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW);
+        let _ = unmount_root(mount);
     }
 
     /// A second mount of the same file system, mounted here.
@@ -112,6 +112,12 @@ pub(super) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Resul
 pub(super) fn resize(mount: BorrowedFd<'_>, size: u64, inodes: u64, noswap: bool) -> io::Result<()> {
     let noswap = if noswap { ",noswap" } else { "" };
     Ok(mount_remount(path(mount), FLAGS, format!("size={size},nr_inodes={inodes}{noswap}"))?)
+}
+
+/// Unmounts by descriptor: `/proc/thread-self/fd/N/.` is the root directory of exactly that mount, wherever it is now. The final
+/// `.` is what `UMOUNT_NOFOLLOW` looks at, so the link before it is followed and nothing after it can be.
+pub(super) fn unmount_root(root: BorrowedFd<'_>) -> io::Result<()> {
+    Ok(unmount(format!("{}/.", path(root)), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
 }
 
 fn path(file: impl AsFd) -> String {

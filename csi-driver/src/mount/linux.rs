@@ -14,12 +14,11 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 use rustix::io::Errno;
 use rustix::mount::{
-    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags,
-    fsconfig_create, fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount,
-    open_tree, unmount,
+    FsMountFlags, FsOpenFlags, FsPickFlags, MountAttrFlags, MoveMountFlags, OpenTreeFlags, fsconfig_create,
+    fsconfig_reconfigure, fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, fspick, move_mount, open_tree,
 };
 
-use super::by_path::{self, Staging};
+use super::by_path::{self, Staging, unmount_root};
 use super::{Access, Kernel, Mount, Tmpfs, VOLUME_SOURCE, table};
 use crate::protocol::Reduced;
 
@@ -210,12 +209,6 @@ fn open_clone(mount: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 fn move_onto(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH | MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
     Ok(move_mount(mount, "", target, "", flags)?)
-}
-
-/// Unmounts by descriptor: `/proc/thread-self/fd/N/.` is the root directory of exactly that mount, wherever it is now. The final
-/// `.` is what `UMOUNT_NOFOLLOW` looks at, so the link before it is followed and nothing after it can be.
-fn unmount_root(root: BorrowedFd<'_>) -> io::Result<()> {
-    Ok(unmount(format!("/proc/thread-self/fd/{}/.", root.as_raw_fd()), UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)?)
 }
 
 /// Makes a detached clone read-only or writable, and private: what is mounted beneath it goes nowhere else.
