@@ -29,6 +29,11 @@ pub(crate) struct Position {
     pub(crate) column: u64,
 }
 
+impl Position {
+    /// Where something stands that was in no text.
+    pub(crate) const NOWHERE: Self = Self { line: 0, column: 0 };
+}
+
 impl fmt::Display for Position {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "line {}, column {}", self.line, self.column)
@@ -129,6 +134,25 @@ pub(crate) fn read(text: &str) -> Result<Vec<Node>, YamlError> {
 }
 
 impl Node {
+    /// The same tree, from what was in no text: an object of the Kubernetes API.
+    pub(crate) fn from_json(json: &serde_json::Value) -> Self {
+        use serde_json::Value as Json;
+        let entry = |(key, value): (&String, &Json)| Entry {
+            key: key.clone(),
+            at: Position::NOWHERE,
+            value: Self::from_json(value),
+        };
+        let value = match json {
+            Json::Null => Value::Null,
+            Json::Bool(bare) => Value::Bare(bare.to_string()),
+            Json::Number(bare) => Value::Bare(bare.to_string()),
+            Json::String(text) => Value::Text(text.clone()),
+            Json::Array(items) => Value::List(items.iter().map(Self::from_json).collect()),
+            Json::Object(entries) => Value::Map(entries.iter().map(entry).collect()),
+        };
+        Self { at: Position::NOWHERE, value, span: 0..0 }
+    }
+
     /// Gives numbers and booleans the letters they were written with; the parser hands over only their value.
     fn take_bare_from(&mut self, text: &str) {
         match &mut self.value {

@@ -59,6 +59,52 @@ fn what_is_wrong_says_where_and_how_to_mend_it() {
     assert!(failures.is_empty(), "\n{failures}");
 }
 
+/// What the API server makes of the documents of a file; `None` where it is not YAML that it could read.
+fn objects(text: &str) -> Option<Vec<serde_json::Value>> {
+    let mut objects: Vec<serde_json::Value> = serde_saphyr::from_multiple(text).ok()?;
+    for metadata in objects.iter_mut().filter_map(|object| object.get_mut("metadata")?.as_object_mut()) {
+        metadata.extend([
+            ("uid".to_owned(), "2f1a".into()),
+            ("resourceVersion".to_owned(), "7".into()),
+            ("generation".to_owned(), 1.into()),
+            ("creationTimestamp".to_owned(), "2026-01-01T00:00:00Z".into()),
+            ("managedFields".to_owned(), serde_json::json!([{ "manager": "kubectl" }])),
+        ]);
+    }
+    Some(objects)
+}
+
+#[test]
+fn an_object_of_the_api_means_what_a_file_with_the_same_in_it_means() {
+    for case in cases("succeeds") {
+        let text = fs::read_to_string(&case).unwrap();
+        let read: Vec<_> = objects(&text).unwrap().iter().map(|it| Document::from_object(it).unwrap()).collect();
+        assert_eq!(read, Documents::parse(&text).unwrap().0, "{}", case.display());
+    }
+}
+
+#[test]
+fn an_object_of_the_api_is_refused_in_the_words_that_a_file_gets_without_line_and_column() {
+    let (mut compared, mut not_yaml) = (0, Vec::new());
+    for case in cases("fails") {
+        let text = fs::read_to_string(&case).unwrap();
+        let Some(objects) = objects(&text) else {
+            not_yaml.push(case.file_stem().unwrap().to_str().unwrap().to_owned());
+            continue;
+        };
+        let said = objects.iter().find_map(|object| Document::from_object(object).err()).unwrap();
+        let of_file = Documents::parse(&text).unwrap_err();
+        let (place, words) = of_file.message().split_once(": ").unwrap();
+        assert!(place.starts_with("line "), "{}: {place}", case.display());
+        // A number of JSON is not as it was written.
+        assert_eq!(said.message(), words.replace("\"007\"", "\"7.0\""), "{}", case.display());
+        assert_eq!(said.kind(), Kind::Invalid);
+        compared += 1;
+    }
+    assert_eq!(not_yaml, ["56_twice", "57_not_yaml"]);
+    assert!(compared > 60, "{compared}");
+}
+
 #[test]
 fn every_key_that_is_accepted_stands_in_an_example() {
     let examples: String = cases("succeeds").iter().map(|path| fs::read_to_string(path).unwrap()).collect();

@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! YAML documents: several to a file, each one class.
+//! Documents, each one class: several to a YAML file, or one object of the Kubernetes API.
 
 use std::fmt;
 
@@ -31,6 +31,25 @@ pub enum Document {
 }
 
 impl Document {
+    /// Reads an object as the API server has it. Of `metadata` only `name` and `namespace` are looked at: the rest is the
+    /// server's own, and its to judge.
+    ///
+    /// # Errors
+    /// [`Kind::Invalid`](crate::error::Kind::Invalid), in the words that a file with the same in it gets, with field and
+    /// cure; without line and column, because there are none.
+    pub fn from_object(object: &serde_json::Value) -> Result<Self, Error> {
+        let mut node = Node::from_json(object);
+        if let Value::Map(entries) = &mut node.value {
+            let metadata = entries.iter_mut().filter(|entry| entry.key == "metadata");
+            for entry in metadata {
+                if let Value::Map(metadata) = &mut entry.value.value {
+                    metadata.retain(|entry| matches!(entry.key.as_str(), "name" | "namespace"));
+                }
+            }
+        }
+        Section::read(&node, "", &keys::DOCUMENT, document)
+    }
+
     /// Its kind and name.
     pub fn name(&self) -> ClassName {
         match self {

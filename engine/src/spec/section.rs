@@ -190,7 +190,10 @@ impl<'a> Field<'a> {
 }
 
 fn wrong(at: Position, message: &str) -> Error {
-    Error::invalid(format!("{at}: {message}"))
+    match at {
+        Position::NOWHERE => Error::invalid(message.to_owned()),
+        at => Error::invalid(format!("{at}: {message}")),
+    }
 }
 
 fn join(path: &str, key: &str) -> String {
