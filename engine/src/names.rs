@@ -46,12 +46,15 @@ macro_rules! name {
         pub struct $name(Arc<str>);
 
         impl $name {
+            /// What is said of a text that is none.
+            pub(crate) const WRONG: &'static str = concat!($what, " is not valid: ", $cure);
+
             /// Checks the form; the error names what was wrong, not the text.
             pub fn parse(text: &str) -> Result<Self, Error> {
                 if $rule(text) {
                     Ok(Self(text.into()))
                 } else {
-                    Err(Error::invalid(concat!($what, " is not valid: ", $cure)))
+                    Err(Error::invalid(Self::WRONG))
                 }
             }
 

@@ -12,8 +12,6 @@ use crate::error::Error;
 use crate::secret::SecretBytes;
 use crate::yaml::shown;
 
-/// Longest path of a file in a volume, in bytes.
-const LONGEST_PATH: usize = 1024;
 /// Longest name, as the kernel has it (`NAME_MAX`).
 const LONGEST_NAME: usize = 255;
 /// What a page of tmpfs holds; a file takes whole pages.
@@ -27,29 +25,38 @@ const PAGE: u64 = 4096;
 pub struct FilePath(String);
 
 impl FilePath {
+    /// Longest path of a file in a volume, in bytes.
+    pub(crate) const LONGEST: usize = 1024;
+    pub(crate) const CONTROL: &str = "may not hold control characters";
+    pub(crate) const DOTS: &str = "may not hold '.' or '..'";
+    pub(crate) const LONG_NAME: &str = "has a name of more than 255 bytes";
+    pub(crate) const NO_NAME: &str = "may not hold '//' or end with '/'";
+    pub(crate) const RELATIVE: &str = "must be relative to the volume's root";
+    pub(crate) const RESERVED: &str = "may not begin with '..': such names are reserved at a volume's root";
+
     /// Checks the form.
     ///
     /// # Errors
     /// [`Kind::Invalid`](crate::error::Kind::Invalid) with the rule that is broken.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let wrong = |rule: &str| Err(Error::invalid(format!("file path \"{}\" {rule}", shown(text))));
-        if text.is_empty() || text.len() > LONGEST_PATH {
-            return Err(Error::invalid(format!("a file path has 1 to {LONGEST_PATH} bytes")));
+        if text.is_empty() || text.len() > Self::LONGEST {
+            return Err(Error::invalid(format!("a file path has 1 to {} bytes", Self::LONGEST)));
         }
         if text.starts_with('/') {
-            return wrong("must be relative to the volume's root");
+            return wrong(Self::RELATIVE);
         }
         if text.starts_with("..") {
-            return wrong("may not begin with '..': such names are reserved at a volume's root");
+            return wrong(Self::RESERVED);
         }
         if text.chars().any(char::is_control) {
-            return wrong("may not hold control characters");
+            return wrong(Self::CONTROL);
         }
         for part in text.split('/') {
             match part {
-                "" => return wrong("may not hold '//' or end with '/'"),
-                "." | ".." => return wrong("may not hold '.' or '..'"),
-                long if long.len() > LONGEST_NAME => return wrong("has a name of more than 255 bytes"),
+                "" => return wrong(Self::NO_NAME),
+                "." | ".." => return wrong(Self::DOTS),
+                long if long.len() > LONGEST_NAME => return wrong(Self::LONG_NAME),
                 _ => {}
             }
         }
@@ -92,6 +99,7 @@ impl fmt::Display for FilePath {
 pub struct Mode(u16);
 
 impl Mode {
+    pub(crate) const WRONG: &str = "mode must lie between \"0000\" and \"0777\"";
     /// Root and the pod's group read.
     pub const GROUP_READS: Self = Self(0o440);
     /// Only the owner reads.
@@ -104,7 +112,7 @@ impl Mode {
     pub fn new(bits: u32) -> Result<Self, Error> {
         match u16::try_from(bits) {
             Ok(bits) if bits <= 0o777 => Ok(Self(bits)),
-            _ => Err(Error::invalid("mode must lie between \"0000\" and \"0777\"")),
+            _ => Err(Error::invalid(Self::WRONG)),
         }
     }
 

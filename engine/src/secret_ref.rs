@@ -11,9 +11,6 @@ use crate::error::Error;
 use crate::names::BackendName;
 use crate::yaml::shown;
 
-/// Longest path, in bytes.
-const LONGEST: usize = 1024;
-
 /// Characters besides letters and digits that a path may have. Left out on purpose: `%`, `?` and `#` change what a
 /// server reads, `*` and `{}` are patterns of ours, `\` is a separator to some, spaces and quotes confuse logs.
 const ALSO: &[u8] = b"-._~@+=:,!/";
@@ -26,28 +23,36 @@ const ALSO: &[u8] = b"-._~@+=:,!/";
 pub struct SecretPath(Arc<str>);
 
 impl SecretPath {
+    /// Longest path, in bytes.
+    pub(crate) const LONGEST: usize = 1024;
+    pub(crate) const CHARACTERS: &str = "use letters, digits and any of -._~@+=:,!/";
+    pub(crate) const DATA: &str = "may not hold 'data/' twice in a row";
+    pub(crate) const DOTS: &str = "may not hold '.' or '..' as a segment";
+    pub(crate) const ENDS: &str = "may not begin or end with '/'";
+    pub(crate) const NO_SEGMENT: &str = "may not hold '//'";
+
     /// Checks the form.
     ///
     /// # Errors
     /// [`Kind::Invalid`](crate::error::Kind::Invalid) with the rule that is broken; the path itself is not secret.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let wrong = |rule: &str| Err(Error::invalid(format!("secret path \"{}\" {rule}", shown(text))));
-        if text.is_empty() || text.len() > LONGEST {
-            return Err(Error::invalid(format!("a secret path has 1 to {LONGEST} bytes")));
+        if text.is_empty() || text.len() > Self::LONGEST {
+            return Err(Error::invalid(format!("a secret path has 1 to {} bytes", Self::LONGEST)));
         }
         if let Some(byte) = text.bytes().find(|byte| !byte.is_ascii_alphanumeric() && !ALSO.contains(byte)) {
             let shown = char::from(byte).escape_default();
-            return wrong(&format!("may not hold '{shown}': use letters, digits and any of -._~@+=:,!/"));
+            return wrong(&format!("may not hold '{shown}': {}", Self::CHARACTERS));
         }
         if text.starts_with('/') || text.ends_with('/') {
-            return wrong("may not begin or end with '/'");
+            return wrong(Self::ENDS);
         }
         let mut before = "";
         for segment in text.split('/') {
             match segment {
-                "" => return wrong("may not hold '//'"),
-                "." | ".." => return wrong("may not hold '.' or '..' as a segment"),
-                "data" if before == "data" => return wrong("may not hold 'data/' twice in a row"),
+                "" => return wrong(Self::NO_SEGMENT),
+                "." | ".." => return wrong(Self::DOTS),
+                "data" if before == "data" => return wrong(Self::DATA),
                 _ => before = segment,
             }
         }
@@ -132,7 +137,7 @@ mod tests {
         ] {
             assert!(SecretPath::parse(bad).is_err(), "accepted {bad:?}");
         }
-        assert!(SecretPath::parse(&"a".repeat(LONGEST + 1)).is_err());
+        assert!(SecretPath::parse(&"a".repeat(SecretPath::LONGEST + 1)).is_err());
     }
 
     #[test]

@@ -10,10 +10,14 @@
 //! `section` reads a map against it, so that what is documented, what is accepted and what is used are one list.
 
 pub mod backend;
+pub mod crd;
 pub mod document;
+pub mod form;
 pub mod keys;
 mod read_backend;
 mod read_volume;
+pub mod reference;
+pub mod rules;
 mod section;
 mod values;
 pub mod volume;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use evanesce_engine::error::Kind;
 use evanesce_engine::spec::backend::{Limits, PemSource, Provider, VaultAuth};
 use evanesce_engine::spec::volume::Select;
-use evanesce_engine::spec::{ClassName, Document, Documents, VolumeSpec, keys};
+use evanesce_engine::spec::{ClassName, Document, Documents, VolumeSpec, crd, keys, reference};
 
 fn cases(folder: &str) -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/specs").join(folder);
@@ -227,14 +227,30 @@ fn one_wrong_document_takes_no_other_with_it_and_is_known_by_its_name() {
     assert!(Documents::parse(&text).is_err());
 }
 
-#[test]
-fn the_reference_page_is_the_one_that_the_code_writes() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/reference/classes.md");
-    let page = keys::reference();
+/// That a file of the repository is the one that the code writes; writes it where `EVANESCE_UPDATE` is set.
+fn in_step(path: &str, text: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("..").join(path);
     if std::env::var_os("EVANESCE_UPDATE").is_some() {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(&path, &page).unwrap();
+        fs::write(&path, text).unwrap();
     }
     let written = fs::read_to_string(&path).unwrap_or_default();
-    assert!(written == page, "run the test again with EVANESCE_UPDATE=1 and commit {}", path.display());
+    assert!(written == text, "run the test again with EVANESCE_UPDATE=1 and commit {}", path.display());
+}
+
+#[test]
+fn the_reference_page_is_the_one_that_the_code_writes() {
+    in_step("docs/reference/classes.md", &reference::reference());
+}
+
+#[test]
+fn the_custom_resource_definitions_are_those_that_the_code_writes() {
+    let template = crd::template();
+    in_step("charts/evanesce/templates/crds.yaml", &template);
+    // What looks like a template in a rule or a description would be run by Helm.
+    let lines = template.lines().filter(|line| line.contains("{{") || line.contains("}}"));
+    let ours = ["{{- /*", "{{- if", "{{- include", "{{- end"];
+    for line in lines {
+        assert!(ours.iter().any(|it| line.trim_start().starts_with(it)), "{line}");
+    }
 }

@@ -7,9 +7,6 @@ use crate::error::Error;
 use crate::workload::Workload;
 use crate::yaml::shown;
 
-/// Longest role, in bytes, before and after filling in.
-const LONGEST: usize = 512;
-
 /// A role as a class has it: text in which `{namespace}` and `{serviceAccount}` stand for the pod's.
 ///
 /// Filling in cannot lead out of the role's name: both names are DNS names (letters, digits, `-` and `.`), and a
@@ -25,14 +22,19 @@ enum Part {
 }
 
 impl RoleTemplate {
+    /// Longest role, in bytes, before and after filling in.
+    pub(crate) const LONGEST: usize = 512;
+    pub(crate) const BRACE: &str = "has a brace that is not part of {namespace} or {serviceAccount}";
+    pub(crate) const CHARACTERS: &str = "may hold letters, digits, any of -._:@/, {namespace} and {serviceAccount}";
+
     /// Reads a role.
     ///
     /// # Errors
     /// [`Kind::Invalid`](crate::error::Kind::Invalid) for another placeholder or a character that no role's name has.
     pub(crate) fn parse(text: &str) -> Result<Self, Error> {
         let wrong = |rule: &str| Err(Error::invalid(format!("role \"{}\" {rule}", shown(text))));
-        if text.is_empty() || text.len() > LONGEST {
-            return Err(Error::invalid(format!("a role has 1 to {LONGEST} bytes")));
+        if text.is_empty() || text.len() > Self::LONGEST {
+            return Err(Error::invalid(format!("a role has 1 to {} bytes", Self::LONGEST)));
         }
         let mut parts = Vec::new();
         let mut rest = text;
@@ -42,7 +44,7 @@ impl RoleTemplate {
             if !plain.is_empty() {
                 let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:@/".contains(&byte);
                 if !plain.bytes().all(fits) {
-                    return wrong("may hold letters, digits, any of -._:@/, {namespace} and {serviceAccount}");
+                    return wrong(Self::CHARACTERS);
                 }
                 parts.push(Part::Text(plain.to_owned()));
             }
@@ -55,7 +57,7 @@ impl RoleTemplate {
             } else if at_brace.is_empty() {
                 at_brace
             } else {
-                return wrong("has a brace that is not part of {namespace} or {serviceAccount}");
+                return wrong(Self::BRACE);
             };
         }
         Ok(Self(parts))
@@ -107,6 +109,6 @@ mod tests {
         for bad in ["", "{pod}", "{namespace", "namespace}", "{{namespace}}", "a b", "a\n", "a\"b", "a%b", "{}", "ä"] {
             assert!(RoleTemplate::parse(bad).is_err(), "accepted {bad:?}");
         }
-        assert!(RoleTemplate::parse(&"a".repeat(LONGEST + 1)).is_err());
+        assert!(RoleTemplate::parse(&"a".repeat(RoleTemplate::LONGEST + 1)).is_err());
     }
 }

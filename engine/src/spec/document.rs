@@ -125,7 +125,7 @@ fn document(document: &Section<'_>) -> Result<Document, Error> {
     let metadata = document.require("metadata")?;
     match kind.text()? {
         "SecretBackend" => {
-            let name = metadata.map(&keys::METADATA, |metadata| {
+            let name = metadata.map(|metadata| {
                 tolerate(metadata);
                 if let Some(namespace) = metadata.get("namespace") {
                     return Err(namespace.wrong("a SecretBackend has no namespace: remove it"));
@@ -135,7 +135,7 @@ fn document(document: &Section<'_>) -> Result<Document, Error> {
             Ok(Document::Backend(read_backend::read(document.require("spec")?, name)?))
         }
         "SecretVolume" => {
-            let (namespace, name) = metadata.map(&keys::METADATA, |metadata| {
+            let (namespace, name) = metadata.map(|metadata| {
                 tolerate(metadata);
                 let namespace = metadata.require("namespace")?.parse(Namespace::parse)?;
                 Ok((namespace, metadata.require("name")?.parse(VolumeClassName::parse)?))

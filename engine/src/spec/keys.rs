@@ -3,10 +3,14 @@
 
 //! Every key of a class: what is accepted, what it means, and what a later release brings.
 //!
-//! The readers accept exactly these keys and the reference page is written from them, so neither can drift from the
-//! other. A key that is accepted and then not read fails in every debug build (see `section`).
+//! The readers accept exactly these keys, and the reference page and the custom resources' schema are written from them,
+//! so none can drift from another. A key that is accepted and then not read fails in every debug build (see `section`).
 
-use std::fmt::Write as _;
+use std::time::Duration;
+
+use crate::spec::backend::VaultSpec;
+use crate::spec::form::Form;
+use crate::spec::rules::{self, Rule};
 
 /// One map in a class.
 #[derive(Debug)]
@@ -19,6 +23,8 @@ pub struct Table {
     pub keys: &'static [Key],
     /// Keys that a later release brings: refused by name.
     pub later: &'static [&'static str],
+    /// What has to hold between its keys.
+    pub rules: &'static [&'static Rule],
 }
 
 /// One key.
@@ -27,28 +33,41 @@ pub struct Key {
     /// The key.
     pub name: &'static str,
     /// What its value is.
-    pub kind: &'static str,
+    pub form: Form,
     /// What holds where it is absent; `required` where it may not be.
     pub default: &'static str,
     /// What it means.
     pub meaning: &'static str,
 }
 
-const fn key(name: &'static str, kind: &'static str, default: &'static str, meaning: &'static str) -> Key {
-    Key { name, kind, default, meaning }
+const fn key(name: &'static str, form: Form, default: &'static str, meaning: &'static str) -> Key {
+    Key { name, form, default, meaning }
 }
+
+const fn list(of: &'static Form, most: usize, empty: &'static str) -> Form {
+    Form::List { of, most, empty: Some(empty) }
+}
+
+const fn seconds(least: u64, most: u64) -> Form {
+    Form::Duration { least: Duration::from_secs(least), most: Duration::from_secs(most) }
+}
+
+const FITS_NOBODY: &str = "an empty list fits nobody: write \"*\" for all";
+/// The last id of all means "leave as it is" to chown(2).
+const ID: Form = Form::Number { least: 0, most: u32::MAX as u64 - 1 };
 
 /// The top of each document.
 pub static DOCUMENT: Table = Table {
     path: "",
     about: "Every document.",
     keys: &[
-        key("apiVersion", "text", "required", "`evanesce.dev/v1alpha1`."),
-        key("kind", "text", "required", "`SecretBackend` or `SecretVolume`."),
-        key("metadata", "map", "required", "The class's name."),
-        key("spec", "map", "required", "What the class says."),
+        key("apiVersion", Form::Name("text"), "required", "`evanesce.dev/v1alpha1`."),
+        key("kind", Form::Name("text"), "required", "`SecretBackend` or `SecretVolume`."),
+        key("metadata", Form::Map(&METADATA), "required", "The class's name."),
+        key("spec", Form::NotRead, "required", "What the class says."),
     ],
     later: &[],
+    rules: &[],
 };
 
 /// `metadata`.
@@ -58,20 +77,21 @@ pub static METADATA: Table = Table {
     keys: &[
         key(
             "name",
-            "DNS subdomain",
+            Form::Name("DNS subdomain"),
             "required",
             "The class's name: what a volume's `from.backend` or a pod's `secretVolume` says.",
         ),
         key(
             "namespace",
-            "DNS label",
+            Form::Name("DNS label"),
             "required for SecretVolume",
             "The namespace whose pods may use a `SecretVolume`; a `SecretBackend` has none.",
         ),
-        key("labels", "map", "none", "Not read."),
-        key("annotations", "map", "none", "Not read."),
+        key("labels", Form::NotRead, "none", "Not read."),
+        key("annotations", Form::NotRead, "none", "Not read."),
     ],
     later: &[],
+    rules: &[],
 };
 
 /// `spec` of a `SecretBackend`.
@@ -79,17 +99,18 @@ pub static BACKEND: Table = Table {
     path: "spec",
     about: "`SecretBackend`: where secrets are, and who may ask. Exactly one of `vault` and `sealed`.",
     keys: &[
-        key("vault", "map", "none", "OpenBao or HashiCorp Vault."),
-        key("sealed", "map", "none", "age-encrypted YAML files."),
+        key("vault", Form::Map(&VAULT), "none", "OpenBao or HashiCorp Vault."),
+        key("sealed", Form::Map(&SEALED), "none", "age-encrypted YAML files."),
         key(
             "allow",
-            "list of maps",
+            list(&Form::Map(&ALLOW), 512, "without an entry nobody may read anything"),
             "required",
-            "Who may ask for what; the first entry that fits counts. What no entry allows is refused.",
+            "Who may ask for what, up to 512 entries; the first that fits counts. What no entry allows is refused.",
         ),
-        key("limits", "map", "see below", "Bounds on what is asked of the backend."),
+        key("limits", Form::Map(&LIMITS), "see below", "Bounds on what is asked of the backend."),
     ],
     later: &["aws", "azure", "cache", "gcp", "provider"],
+    rules: &[&rules::ONE_PROVIDER, &rules::ROLE_WITHOUT_LOGIN],
 };
 
 /// `spec.vault`.
@@ -99,34 +120,35 @@ pub static VAULT: Table = Table {
     keys: &[
         key(
             "address",
-            "URL",
+            Form::Address,
             "required without `addresses`",
             "`https://host[:port]`, without a path. `http://` is accepted and sends tokens in the clear.",
         ),
         key(
             "addresses",
-            "list of URLs",
+            list(&Form::Address, VaultSpec::MOST_ADDRESSES, "an empty list is no server"),
             "none",
             "Instead of `address`: up to 8 servers of one cluster. The one that answered last is asked first; where it cannot be \
              reached, is sealed or is a standby that does not answer itself, the next one is.",
         ),
-        key("auth", "map", "required", "How to log in."),
+        key("auth", Form::Map(&VAULT_AUTH), "required", "How to log in."),
         key(
             "caBundle",
-            "PEM text",
+            Form::Certificates,
             "the system's",
             "Certificates to trust, in the class itself. Not together with `caFile`.",
         ),
-        key("caFile", "file name", "the system's", "The same from a credentials file."),
+        key("caFile", Form::FileName, "the system's", "The same from a credentials file."),
         key(
             "kvMounts",
-            "list of paths",
+            Form::List { of: &Form::SecretPath, most: 64, empty: None },
             "`[kv, secret]`",
             "Mounts of KV version 2: secrets below them are written without `data/`.",
         ),
-        key("namespace", "path", "none", "The server's own namespace, not Kubernetes'."),
+        key("namespace", Form::SecretPath, "none", "The server's own namespace, not Kubernetes'."),
     ],
     later: &[],
+    rules: &[&rules::ONE_CA, &rules::ONE_WAY_TO_ADDRESS, &rules::NO_ADDRESS, &rules::SAME_ADDRESS, &rules::ALL_TLS],
 };
 
 /// `spec.vault.auth`.
@@ -134,15 +156,16 @@ pub static VAULT_AUTH: Table = Table {
     path: "spec.vault.auth",
     about: "How to log in: exactly one.",
     keys: &[
-        key("kubernetes", "map", "none", "With the pod's own service-account token."),
+        key("kubernetes", Form::Map(&VAULT_KUBERNETES), "none", "With the pod's own service-account token."),
         key(
             "tokenFile",
-            "file name",
+            Form::FileName,
             "none",
             "With a token from a credentials file, the same for every pod that is allowed.",
         ),
     ],
     later: &["appRole", "cert", "jwt"],
+    rules: &[&rules::ONE_LOGIN],
 };
 
 /// `spec.vault.auth.kubernetes`.
@@ -150,21 +173,22 @@ pub static VAULT_KUBERNETES: Table = Table {
     path: "spec.vault.auth.kubernetes",
     about: "The server's kubernetes method.",
     keys: &[
-        key("mount", "path", "`kubernetes`", "Where the method is mounted."),
+        key("mount", Form::SecretPath, "`kubernetes`", "Where the method is mounted."),
         key(
             "role",
-            "template",
+            Form::Role,
             "required",
             "The role to ask for; `{namespace}` and `{serviceAccount}` stand for the pod's.",
         ),
         key(
             "audience",
-            "text",
+            Form::Text { longest: 512 },
             "`vault`",
             "The audience of the pod's token; also in `tokenRequests` of the CSIDriver object.",
         ),
     ],
     later: &[],
+    rules: &[],
 };
 
 /// `spec.sealed`.
@@ -174,13 +198,14 @@ pub static SEALED: Table = Table {
     keys: &[
         key(
             "directory",
-            "absolute path",
+            Form::Folder,
             "required",
             "The folder; the secret `payments/db` is its file `payments/db.yaml.age`.",
         ),
-        key("identityFile", "file name", "required", "The credentials file that holds the age identity."),
+        key("identityFile", Form::FileName, "required", "The credentials file that holds the age identity."),
     ],
     later: &[],
+    rules: &[],
 };
 
 /// `spec.allow[]`.
@@ -188,17 +213,28 @@ pub static ALLOW: Table = Table {
     path: "spec.allow[]",
     about: "One entry of the allow list: it fits where a namespace, a service account and a secret of it fit.",
     keys: &[
-        key("namespaces", "list of patterns", "required", "Namespaces; `*` stands for any run of characters."),
-        key("serviceAccounts", "list of patterns", "required", "Service accounts, in the same way."),
+        key(
+            "namespaces",
+            list(&Form::NamePattern, 32, FITS_NOBODY),
+            "required",
+            "Up to 32 namespaces; `*` stands for any run of characters.",
+        ),
+        key(
+            "serviceAccounts",
+            list(&Form::NamePattern, 32, FITS_NOBODY),
+            "required",
+            "Up to 32 service accounts, in the same way.",
+        ),
         key(
             "secrets",
-            "list of patterns",
+            list(&Form::SecretPattern, 16, FITS_NOBODY),
             "required",
-            "Secrets: `*` stays within a segment, `/*` at the end means any depth below, `*` alone everything but `sys/`, `auth/` and `identity/`.",
+            "Up to 16 secrets: `*` stays within a segment, `/*` at the end means any depth below, `*` alone everything but `sys/`, `auth/` and `identity/`.",
         ),
-        key("role", "template", "the backend's", "The role to log in with instead, for `auth.kubernetes`."),
+        key("role", Form::Role, "the backend's", "The role to log in with instead, for `auth.kubernetes`."),
     ],
     later: &[],
+    rules: &[],
 };
 
 /// `spec.limits`.
@@ -206,17 +242,29 @@ pub static LIMITS: Table = Table {
     path: "spec.limits",
     about: "Bounds on what is asked of the backend.",
     keys: &[
-        key("timeout", "duration", "`10s`", "For one request, connection included; 100ms to 60s."),
-        key("parallel", "number", "`16`", "How many requests of one delivery run side by side; 1 to 64."),
+        // Kubelet waits two minutes for a volume; a minute for one request leaves room for a second try.
+        key(
+            "timeout",
+            Form::Duration { least: Duration::from_millis(100), most: Duration::from_secs(60) },
+            "`10s`",
+            "For one request, connection included; 100ms to 60s.",
+        ),
+        key(
+            "parallel",
+            Form::Number { least: 1, most: 64 },
+            "`16`",
+            "How many requests of one delivery run side by side; 1 to 64.",
+        ),
         key(
             "parallelPerNode",
-            "number",
+            Form::Number { least: 1, most: 1024 },
             "`64`",
             "How many requests of all deliveries of a node run side by side; the rest waits. 1 to 1024.",
         ),
+        // As long as a pod that was granted nothing may still read what another one was told.
         key(
             "reuse",
-            "duration",
+            seconds(0, 60),
             "`5s`",
             "How long an answer serves other new volumes of the same service account, counted from the question; 0s to 60s. \
              A new pod's first files may be so old, and a right that is taken away at the server may be served so long from \
@@ -224,6 +272,7 @@ pub static LIMITS: Table = Table {
         ),
     ],
     later: &["requestsPerSecond"],
+    rules: &[],
 };
 
 /// `spec` of a `SecretVolume`.
@@ -231,17 +280,31 @@ pub static VOLUME: Table = Table {
     path: "spec",
     about: "`SecretVolume`: what a pod sees.",
     keys: &[
-        key("files", "list of maps", "required", "The files, at least one."),
-        key("refresh", "map", "see below", "When to ask again."),
+        // As many as the API server can compare with one another within its budget.
+        key(
+            "files",
+            list(&Form::Map(&FILE), 128, "a volume has at least one file"),
+            "required",
+            "The files, 1 to 128.",
+        ),
+        key("refresh", Form::Map(&REFRESH), "see below", "When to ask again."),
+        // A reader that takes longer has other troubles, and the room is the volume's own.
         key(
             "keepPrevious",
-            "duration",
+            seconds(0, 600),
             "`10s`",
             "How long the previous files stay after a swap, for readers in the middle of them; up to 10m.",
         ),
-        key("size", "size", "1Mi, growing", "Size of the tmpfs, 16Ki to 1Gi; two sets of the files have to fit."),
+        // From two sets of one file with their folders to what is no longer a volume of secrets.
+        key(
+            "size",
+            Form::Size { least: 16 << 10, most: 1 << 30 },
+            "1Mi, growing",
+            "Size of the tmpfs, 16Ki to 1Gi; two sets of the files have to fit.",
+        ),
     ],
     later: &["maxStale", "notify", "readers"],
+    rules: &[&rules::ONE_PLACE],
 };
 
 /// `spec.refresh`.
@@ -249,15 +312,18 @@ pub static REFRESH: Table = Table {
     path: "spec.refresh",
     about: "When to ask again.",
     keys: &[
-        key("every", "duration", "`5m`", "How often; at least 1s."),
+        // Below the least a volume would be due again before a delivery over a network has ended: a floor against slips (`5ms`),
+        // not a budget. The most keeps deadlines within what every clock can count.
+        key("every", seconds(1, 366 * 24 * 3600), "`5m`", "How often; at least 1s."),
         key(
             "jitter",
-            "percentage",
+            Form::Percentage { most: 50 },
             "`10%`",
             "Spread to each side, so that pods that start together do not ask together; 0% to 50%.",
         ),
     ],
     later: &[],
+    rules: &[],
 };
 
 /// `spec.files[]`.
@@ -267,17 +333,18 @@ pub static FILE: Table = Table {
     keys: &[
         key(
             "path",
-            "relative path",
+            Form::FilePath,
             "required",
             "Where, below the volume's root. Names that begin with `..` are reserved there.",
         ),
-        key("from", "map", "required", "Where the value comes from."),
-        key("allKeys", "boolean", "`false`", "One file for each key of the secret, below `path`."),
-        key("mode", "octal in quotes", "\"0440\" with fsGroup, else \"0400\"", "Permission bits."),
-        key("uid", "number", "0", "The owner."),
-        key("gid", "number", "the pod's fsGroup, else 0", "The group."),
+        key("from", Form::Map(&FROM), "required", "Where the value comes from."),
+        key("allKeys", Form::Boolean, "`false`", "One file for each key of the secret, below `path`."),
+        key("mode", Form::Mode, "\"0440\" with fsGroup, else \"0400\"", "Permission bits."),
+        key("uid", ID, "0", "The owner."),
+        key("gid", ID, "the pod's fsGroup, else 0", "The group."),
     ],
     later: &["default", "format", "optional", "readers", "template"],
+    rules: &[&rules::KEY_OR_KEYS],
 };
 
 /// `spec.files[].from`.
@@ -285,13 +352,19 @@ pub static FROM: Table = Table {
     path: "spec.files[].from",
     about: "What is asked of a backend. Files that ask the same are answered by one read.",
     keys: &[
-        key("backend", "name", "required", "The `SecretBackend`."),
-        key("secret", "path", "required", "The secret, as the backend's users write it: `kv/payments/db`."),
-        key("key", "text", "the whole secret, as JSON", "One key of the secret."),
-        key("version", "number", "the newest", "A fixed version, for backends that have numbered ones."),
-        key("args", "map of text", "none", "Arguments of the read, such as a certificate's `common_name`."),
+        key("backend", Form::BackendName, "required", "The `SecretBackend`."),
+        key("secret", Form::SecretPath, "required", "The secret, as the backend's users write it: `kv/payments/db`."),
+        key("key", Form::Text { longest: 1024 }, "the whole secret, as JSON", "One key of the secret."),
+        key(
+            "version",
+            Form::Number { least: 1, most: i64::MAX as u64 },
+            "the newest",
+            "A fixed version, for backends that have numbered ones.",
+        ),
+        key("args", Form::Arguments, "none", "Arguments of the read, such as a certificate's `common_name`."),
     ],
     later: &["default", "optional"],
+    rules: &[],
 };
 
 /// Every table, in the order of the reference page.
@@ -310,33 +383,3 @@ pub static TABLES: [&Table; 13] = [
     &FILE,
     &FROM,
 ];
-
-/// The reference page, in Markdown.
-pub fn reference() -> String {
-    let mut page = String::from(
-        "# Classes: every key\n\n\
-         Written from `engine/src/spec/keys.rs` by its test; change it there. Unknown keys are errors, and so are the keys \
-         listed as *later*: nothing is accepted and ignored.\n\n\
-         Durations are written `10s`, `5m`, `1h30m` or `250ms`; sizes `64Ki`, `1Mi` or a number of bytes. Text that YAML \
-         would read as a number or a boolean has to be in quotes.\n",
-    );
-    for table in TABLES {
-        let title = if table.path.is_empty() { "document" } else { table.path };
-        let kind = match table.about.split_once(": ") {
-            Some((kind @ ("`SecretBackend`" | "`SecretVolume`"), _)) => format!(" of {kind}"),
-            _ => String::new(),
-        };
-        let _ = write!(
-            page,
-            "\n## `{title}`{kind}\n\n{}\n\n| key | value | default | meaning |\n| --- | --- | --- | --- |\n",
-            table.about
-        );
-        for key in table.keys {
-            let _ = writeln!(page, "| `{}` | {} | {} | {} |", key.name, key.kind, key.default, key.meaning);
-        }
-        if !table.later.is_empty() {
-            let _ = writeln!(page, "\nLater: `{}`.", table.later.join("`, `"));
-        }
-    }
-    page
-}

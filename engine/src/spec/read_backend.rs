@@ -3,8 +3,6 @@
 
 //! `spec` of a `SecretBackend`, from the tree to its type.
 
-use std::time::Duration;
-
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
@@ -13,37 +11,38 @@ use crate::error::Error;
 use crate::names::BackendName;
 use crate::spec::backend::{AllowSpec, BackendSpec, Limits, PemSource, Provider, SealedSpec, VaultAuth, VaultSpec};
 use crate::spec::keys;
+use crate::spec::rules;
 use crate::spec::section::{Field, Section};
 use crate::spec::values;
 
 /// Reads `spec` of the backend `name`.
 pub(super) fn read(field: &Field<'_>, name: BackendName) -> Result<BackendSpec, Error> {
-    field.map(&keys::BACKEND, |spec| {
+    field.map_of(&keys::BACKEND, |spec| {
         let provider = match (spec.get("vault"), spec.get("sealed")) {
-            (Some(vault), None) => Provider::Vault(vault.map(&keys::VAULT, vault_spec)?),
-            (None, Some(sealed)) => Provider::Sealed(sealed.map(&keys::SEALED, sealed_spec)?),
-            _ => return Err(spec.wrong("exactly one of `vault` and `sealed` says where the secrets are")),
+            (Some(vault), None) => Provider::Vault(vault.map(vault_spec)?),
+            (None, Some(sealed)) => Provider::Sealed(sealed.map(sealed_spec)?),
+            _ => return Err(spec.breaks(&rules::ONE_PROVIDER)),
         };
         let takes_role = matches!(&provider, Provider::Vault(VaultSpec { auth: VaultAuth::Kubernetes { .. }, .. }));
-        let entries = spec.require("allow")?.some_items("without an entry nobody may read anything")?;
+        let entries = spec.require("allow")?.items()?;
         let kv_mounts = match &provider {
             Provider::Vault(vault) => vault.kv_mounts.as_slice(),
             Provider::Sealed(_) => &[],
         };
-        let allow = |entry: &Field<'_>| entry.map(&keys::ALLOW, |entry| allow(entry, takes_role, kv_mounts));
+        let allow = |entry: &Field<'_>| entry.map(|entry| allow(entry, takes_role, kv_mounts));
         let allow = entries.iter().map(allow).collect::<Result<_, _>>()?;
         Ok(BackendSpec {
             name,
             provider,
             allow,
-            limits: spec.get("limits").map_or_else(|| Ok(Limits::default()), |it| it.map(&keys::LIMITS, limits))?,
+            limits: spec.get("limits").map_or_else(|| Ok(Limits::default()), |it| it.map(limits))?,
         })
     })
 }
 
 fn vault_spec(vault: &Section<'_>) -> Result<VaultSpec, Error> {
     let ca = match (vault.get("caBundle"), vault.get("caFile")) {
-        (Some(_), Some(_)) => return Err(vault.wrong("`caBundle` and `caFile` exclude each other")),
+        (Some(_), Some(_)) => return Err(vault.breaks(&rules::ONE_CA)),
         (Some(bundle), None) => Some(PemSource::Inline(certificates(bundle)?)),
         (None, Some(file)) => Some(PemSource::File(values::file_name(file)?)),
         (None, None) => None,
@@ -56,14 +55,14 @@ fn vault_spec(vault: &Section<'_>) -> Result<VaultSpec, Error> {
         addresses: addresses(vault)?,
         ca,
         namespace: vault.get("namespace").map(values::mount).transpose()?,
-        auth: vault.require("auth")?.map(&keys::VAULT_AUTH, auth)?,
+        auth: vault.require("auth")?.map(auth)?,
         kv_mounts,
     })
 }
 
 fn auth(auth: &Section<'_>) -> Result<VaultAuth, Error> {
     match (auth.get("kubernetes"), auth.get("tokenFile")) {
-        (Some(kubernetes), None) => kubernetes.map(&keys::VAULT_KUBERNETES, |it| {
+        (Some(kubernetes), None) => kubernetes.map(|it| {
             Ok(VaultAuth::Kubernetes {
                 mount: it.get("mount").map_or_else(|| Ok("kubernetes".to_owned()), values::mount)?,
                 role: values::role(it.require("role")?)?,
@@ -71,7 +70,7 @@ fn auth(auth: &Section<'_>) -> Result<VaultAuth, Error> {
             })
         }),
         (None, Some(file)) => Ok(VaultAuth::TokenFile { file: values::file_name(file)? }),
-        _ => Err(auth.wrong("exactly one of `kubernetes` and `tokenFile` says how to log in")),
+        _ => Err(auth.breaks(&rules::ONE_LOGIN)),
     }
 }
 
@@ -79,43 +78,39 @@ fn auth(auth: &Section<'_>) -> Result<VaultAuth, Error> {
 fn addresses(vault: &Section<'_>) -> Result<Vec<String>, Error> {
     let (list, items) = match (vault.get("address"), vault.get("addresses")) {
         (Some(one), None) => return Ok(vec![address(one)?]),
-        (None, Some(list)) => (list, list.some_items("an empty list is no server")?),
-        (Some(_), Some(_)) => return Err(vault.wrong("`address` and `addresses` exclude each other")),
-        (None, None) => return Err(vault.wrong("`address` is missing, or `addresses` for several")),
+        (None, Some(list)) => (list, list.items()?),
+        (Some(_), Some(_)) => return Err(vault.breaks(&rules::ONE_WAY_TO_ADDRESS)),
+        (None, None) => return Err(vault.breaks(&rules::NO_ADDRESS)),
     };
-    if items.len() > VaultSpec::MOST_ADDRESSES {
-        return Err(list.wrong(&format!(
-            "{} addresses are too many: {} at most",
-            items.len(),
-            VaultSpec::MOST_ADDRESSES
-        )));
-    }
     let mut addresses = Vec::with_capacity(items.len());
     for item in &items {
         let address = address(item)?;
         if addresses.contains(&address) {
-            return Err(item.wrong("is there twice"));
+            return Err(item.wrong(rules::SAME_ADDRESS.words));
         }
         addresses.push(address);
     }
     let tls = |address: &String| address.starts_with("https:");
     if addresses.iter().any(tls) && !addresses.iter().all(tls) {
-        return Err(list.wrong("all of them are https://, or all http://"));
+        return Err(list.wrong(rules::ALL_TLS.words));
     }
     Ok(addresses)
 }
 
 /// `scheme://host[:port]`. A rejected address is not quoted: it may hold a password.
 fn address(field: &Field<'_>) -> Result<String, Error> {
-    let url = reqwest::Url::parse(field.text()?)
-        .map_err(|_| field.wrong("is not a URL: write https://host or https://host:port"))?;
+    let wrong = || field.wrong(values::ADDRESS);
+    let text = field.text()?;
+    let url = reqwest::Url::parse(text).map_err(|_| wrong())?;
     let plain = url.username().is_empty()
         && url.password().is_none()
         && url.query().is_none()
         && url.fragment().is_none()
         && matches!(url.path(), "" | "/");
-    if !matches!(url.scheme(), "https" | "http") || !url.has_host() || !plain {
-        return Err(field.wrong("expected https://host or https://host:port, without a path, a user or a query"));
+    // What a browser mends, `https:host` or a line end, is no address that somebody meant.
+    let mended = !text.contains("://") || text.contains(char::is_whitespace);
+    if !matches!(url.scheme(), "https" | "http") || !url.has_host() || !plain || mended {
+        return Err(wrong());
     }
     Ok(url.as_str().trim_end_matches('/').to_owned())
 }
@@ -124,12 +119,12 @@ fn address(field: &Field<'_>) -> Result<String, Error> {
 fn certificates(field: &Field<'_>) -> Result<String, Error> {
     let text = field.text()?;
     if text.contains("PRIVATE KEY") {
-        return Err(field.wrong("holds a private key: a class is no place for one, and this one is no longer secret"));
+        return Err(field.wrong(values::PRIVATE_KEY));
     }
     let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
     match certificates {
         Ok(some) if !some.is_empty() => Ok(text.to_owned()),
-        _ => Err(field.wrong("expected PEM certificates: -----BEGIN CERTIFICATE----- …")),
+        _ => Err(field.wrong(values::CERTIFICATES)),
     }
 }
 
@@ -138,14 +133,14 @@ fn sealed_spec(sealed: &Section<'_>) -> Result<SealedSpec, Error> {
     let path = directory.text()?;
     let plain = path.split('/').skip(1).all(|part| !matches!(part, "" | "." | ".."));
     if !path.starts_with('/') || !plain || path.chars().any(char::is_control) {
-        return Err(directory.wrong("expected an absolute path without '.', '..', '//' or a '/' at its end"));
+        return Err(directory.wrong(values::FOLDER));
     }
     Ok(SealedSpec { directory: path.to_owned(), identity_file: values::file_name(sealed.require("identityFile")?)? })
 }
 
 fn allow(entry: &Section<'_>, takes_role: bool, kv_mounts: &[String]) -> Result<AllowSpec, Error> {
     let list = |name, one: &dyn Fn(&Field<'_>) -> Result<String, Error>| {
-        let items = entry.require(name)?.some_items("an empty list fits nobody: write \"*\" for all")?;
+        let items = entry.require(name)?.items()?;
         items.iter().map(one).collect::<Result<Vec<_>, _>>()
     };
     let secret = |field: &Field<'_>| {
@@ -155,7 +150,7 @@ fn allow(entry: &Section<'_>, takes_role: bool, kv_mounts: &[String]) -> Result<
     };
     let role = match entry.get("role") {
         Some(role) if !takes_role => {
-            return Err(role.wrong("only a backend with `auth.kubernetes` logs in with a role"));
+            return Err(role.wrong(rules::ROLE_WITHOUT_LOGIN.words));
         }
         role => role.map(values::role).transpose()?,
     };
@@ -167,17 +162,13 @@ fn allow(entry: &Section<'_>, takes_role: bool, kv_mounts: &[String]) -> Result<
     })
 }
 
-/// Kubelet waits two minutes for a volume; a minute for one request leaves room for a second try.
 fn limits(limits: &Section<'_>) -> Result<Limits, Error> {
     let defaults = Limits::default();
-    let timeout = |field: &Field<'_>| values::duration(field, Duration::from_millis(100), Duration::from_secs(60));
-    // As long as a pod that was granted nothing may still read what another one was told.
-    let reuse = |field: &Field<'_>| values::duration(field, Duration::ZERO, Duration::from_secs(60));
     let per_node = limits.get("parallelPerNode");
     Ok(Limits {
-        timeout: limits.get("timeout").map_or(Ok(defaults.timeout), timeout)?,
-        parallel: limits.get("parallel").map_or(Ok(defaults.parallel), |it| it.number(1, 64))?,
-        parallel_per_node: per_node.map_or(Ok(defaults.parallel_per_node), |it| it.number(1, 1024))?,
-        reuse: limits.get("reuse").map_or(Ok(defaults.reuse), reuse)?,
+        timeout: limits.get("timeout").map_or(Ok(defaults.timeout), values::duration)?,
+        parallel: limits.get("parallel").map_or(Ok(defaults.parallel), Field::number)?,
+        parallel_per_node: per_node.map_or(Ok(defaults.parallel_per_node), Field::number)?,
+        reuse: limits.get("reuse").map_or(Ok(defaults.reuse), values::duration)?,
     })
 }

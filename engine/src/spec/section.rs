@@ -8,7 +8,9 @@
 use std::cell::Cell;
 
 use crate::error::Error;
+use crate::spec::form::Form;
 use crate::spec::keys::Table;
+use crate::spec::rules::Rule;
 use crate::yaml::{Entry, Node, Position, Value, shown};
 
 /// A map that holds no key that its table does not know.
@@ -24,6 +26,7 @@ pub(super) struct Field<'a> {
     name: &'a str,
     path: String,
     node: &'a Node,
+    pub(super) form: &'static Form,
 }
 
 impl<'a> Section<'a> {
@@ -50,17 +53,18 @@ impl<'a> Section<'a> {
         let Value::Map(entries) = &node.value else {
             return Err(at(node.at, format!("expected a map of keys, found {}", node.value.what())));
         };
+        let mut fields = Vec::with_capacity(entries.len());
         for entry in entries {
             let name = entry.key.as_str();
             if table.later.contains(&name) {
                 return Err(at(entry.at, format!("`{name}` comes with a later release: remove it")));
             }
-            if !table.keys.iter().any(|key| key.name == name) {
+            let Some(key) = table.keys.iter().find(|key| key.name == name) else {
                 return Err(at(entry.at, unknown(name, table)));
-            }
+            };
+            let field = Field { name, path: join(path, name), node: &entry.value, form: &key.form };
+            fields.push((field, Cell::new(false)));
         }
-        let field = |Entry { key, value, .. }: &'a Entry| Field { name: key, path: join(path, key), node: value };
-        let fields = entries.iter().map(|entry| (field(entry), Cell::new(false))).collect();
         Ok(Self { path: path.to_owned(), at: node.at, table, fields })
     }
 
@@ -75,6 +79,16 @@ impl<'a> Section<'a> {
     /// The value of `name`.
     pub(super) fn require(&self, name: &'static str) -> Result<&Field<'a>, Error> {
         self.get(name).ok_or_else(|| self.wrong(&format!("`{name}` is missing")))
+    }
+
+    /// That `rule` is broken.
+    pub(super) fn breaks(&self, rule: &'static Rule) -> Error {
+        debug_assert!(
+            self.table.rules.iter().any(|it| std::ptr::eq(*it, rule)),
+            "the API server does not judge: {}",
+            rule.words
+        );
+        self.wrong(rule.words)
     }
 
     /// An error about the map as a whole.
@@ -103,7 +117,13 @@ impl<'a> Field<'a> {
     }
 
     /// Reads the map with `read`, as [`Section::read`] does.
-    pub(super) fn map<T>(
+    pub(super) fn map<T>(&self, read: impl FnOnce(&Section<'a>) -> Result<T, Error>) -> Result<T, Error> {
+        let Form::Map(table) = self.form else { return Err(self.expected("what has no keys")) };
+        self.map_of(table, read)
+    }
+
+    /// The same where the table depends on what stands beside.
+    pub(super) fn map_of<T>(
         &self,
         table: &'static Table,
         read: impl FnOnce(&Section<'a>) -> Result<T, Error>,
@@ -114,8 +134,8 @@ impl<'a> Field<'a> {
     /// Text that is not empty.
     pub(super) fn text(&self) -> Result<&'a str, Error> {
         match &self.node.value {
-            Value::Text(text) if text.is_empty() => Err(self.wrong("is empty")),
-            Value::Text(text) => Ok(text),
+            Value::Text(text) if text.is_empty() => Err(self.wrong(EMPTY)),
+            Value::Text(text) => self.bounded(text),
             Value::Bare(bare) => {
                 Err(self
                     .wrong(&format!("YAML reads this as a number or boolean: write it in quotes, \"{}\"", shown(bare))))
@@ -129,13 +149,23 @@ impl<'a> Field<'a> {
         parse(self.text()?).map_err(|error| self.explain(&error))
     }
 
-    /// A whole number without quotes, at least `least`.
-    pub(super) fn number<T: TryFrom<u64>>(&self, least: u64, most: u64) -> Result<T, Error> {
-        let range = || self.wrong(&format!("expected a whole number from {least} to {most}, without quotes"));
+    /// A whole number without quotes.
+    pub(super) fn number<T: TryFrom<u64>>(&self) -> Result<T, Error> {
+        let (least, most) = self.form.bounds();
+        let range = || self.wrong(&number_words(least, most));
         let Value::Bare(bare) = &self.node.value else { return Err(range()) };
-        let digits = bare.bytes().all(|byte| byte.is_ascii_digit()) && (bare == "0" || !bare.starts_with('0'));
-        let number = bare.parse::<u64>().ok().filter(|number| digits && (least..=most).contains(number));
+        let number = bare.parse::<u64>().ok().filter(|number| is_plain(bare) && (least..=most).contains(number));
         number.and_then(|number| T::try_from(number).ok()).ok_or_else(range)
+    }
+
+    /// Text, or a whole number without quotes: what an argument may be.
+    pub(super) fn argument(&self) -> Result<&'a str, Error> {
+        match &self.node.value {
+            Value::Bare(bare) if !is_plain(bare) => {
+                Err(self.wrong("expected text or a whole number: write anything else in quotes"))
+            }
+            _ => self.letters(),
+        }
     }
 
     /// `true` or `false`.
@@ -157,22 +187,40 @@ impl<'a> Field<'a> {
 
     /// The items of a list.
     pub(super) fn items(&self) -> Result<Vec<Field<'a>>, Error> {
-        let Value::List(items) = &self.node.value else { return Err(self.expected("a list")) };
-        let item = |(index, node)| Field { name: self.name, path: format!("{}[{index}]", self.path), node };
+        let (Value::List(items), Form::List { of, most, empty }) = (&self.node.value, self.form) else {
+            return Err(self.expected("a list"));
+        };
+        match empty {
+            Some(words) if items.is_empty() => return Err(self.wrong(words)),
+            _ if items.len() > *most => return Err(self.wrong(&too_many(*most))),
+            _ => {}
+        }
+        let item = |(index, node)| Field { name: self.name, path: format!("{}[{index}]", self.path), node, form: of };
         Ok(items.iter().enumerate().map(item).collect())
-    }
-
-    /// The items of a list that has some.
-    pub(super) fn some_items(&self, why: &str) -> Result<Vec<Field<'a>>, Error> {
-        let items = self.items()?;
-        if items.is_empty() { Err(self.wrong(why)) } else { Ok(items) }
     }
 
     /// The entries of a map whose keys are the user's own.
     pub(super) fn entries(&self) -> Result<Vec<Field<'a>>, Error> {
         let Value::Map(entries) = &self.node.value else { return Err(self.expected("a map")) };
-        let entry = |Entry { key, value, .. }: &'a Entry| Field { name: key, path: join(&self.path, key), node: value };
+        if entries.len() > Form::MOST_ARGUMENTS {
+            return Err(self.wrong(&too_many(Form::MOST_ARGUMENTS)));
+        }
+        let entry = |Entry { key, value, .. }: &'a Entry| Field {
+            name: key,
+            path: join(&self.path, key),
+            node: value,
+            form: self.form,
+        };
         Ok(entries.iter().map(entry).collect())
+    }
+
+    /// Text that is no longer than its form may be.
+    fn bounded(&self, text: &'a str) -> Result<&'a str, Error> {
+        let longest = self.form.longest();
+        if text.len() > longest {
+            return Err(self.wrong(&format!("may not be more than {longest} bytes")));
+        }
+        Ok(text)
     }
 
     /// The key this value stands under.
@@ -183,10 +231,28 @@ impl<'a> Field<'a> {
     /// The letters of text or of a bare number or boolean.
     pub(super) fn letters(&self) -> Result<&'a str, Error> {
         match &self.node.value {
-            Value::Text(text) | Value::Bare(text) => Ok(text),
+            Value::Text(text) | Value::Bare(text) => self.bounded(text),
             _ => Err(self.expected("text")),
         }
     }
+}
+
+/// What is said of a text without a letter.
+pub(super) const EMPTY: &str = "is empty";
+
+/// What is said of a number that is none, or out of bounds.
+pub(super) fn number_words(least: u64, most: u64) -> String {
+    format!("expected a whole number from {least} to {most}, without quotes")
+}
+
+/// A whole number as JSON has it.
+fn is_plain(bare: &str) -> bool {
+    bare.bytes().all(|byte| byte.is_ascii_digit()) && (bare == "0" || !bare.starts_with('0'))
+}
+
+/// The API server's own words, as those of [`Field::bounded`] are.
+fn too_many(most: usize) -> String {
+    format!("must have at most {most} items")
 }
 
 fn wrong(at: Position, message: &str) -> Error {

@@ -12,15 +12,41 @@ use crate::secret_ref::SecretPath;
 use crate::spec::section::Field;
 use crate::yaml::shown;
 
-/// A duration from `least` to `most`.
-pub(super) fn duration(field: &Field<'_>, least: Duration, most: Duration) -> Result<Duration, Error> {
-    const FORM: &str = "expected a duration such as 10s, 5m, 1h30m or 250ms";
+// What is said of a value that is wrong, by these readers and by the API server.
+pub(super) const ADDRESS: &str = "expected https://host or https://host:port, without a path, a user or a query";
+pub(super) const CERTIFICATES: &str = "expected PEM certificates: -----BEGIN CERTIFICATE----- …";
+pub(super) const DURATION: &str = "expected a duration such as 10s, 5m, 1h30m or 250ms";
+pub(super) const FILE_NAME: &str = "expected the name of a file in the credentials folder: letters, digits, '-', '_' and '.', no folder, no leading '.'";
+pub(super) const FIRST_SEGMENT: &str =
+    "must name its first segment in full: kv/*, not k*/…; '*' alone stands for everything";
+pub(super) const FOLDER: &str = "expected an absolute path without '.', '..', '//' or a '/' at its end";
+pub(super) const MODE: &str = "expected three or four octal digits in quotes, such as \"0440\"";
+pub(super) const NAME_PATTERN: &str = "expected a name of a-z, 0-9, '-' and '.', with '*' for any run of characters";
+pub(super) const PRIVATE_KEY: &str =
+    "holds a private key: a class is no place for one, and this one is no longer secret";
+pub(super) const SECRET_PATTERN: &str =
+    "expected a path as a class names a secret, such as kv/payments/*, with '*' for parts of it";
+pub(super) const SIZE: &str = "expected a size from 16Ki to 1Gi, such as 64Ki, 1Mi or a number of bytes";
+
+/// What is said of a duration out of bounds, which are in milliseconds.
+pub(super) fn outside((least, most): (u64, u64)) -> String {
+    format!("lies outside {:?} to {:?}", Duration::from_millis(least), Duration::from_millis(most))
+}
+
+/// What is said of a percentage that is none, or too large.
+pub(super) fn percentage(most: u64) -> String {
+    format!("expected a percentage from 0% to {most}%")
+}
+
+/// A duration.
+pub(super) fn duration(field: &Field<'_>) -> Result<Duration, Error> {
     if let Some(bare) = field.bare() {
-        return Err(field.wrong(&format!("{FORM}: {} has no unit", shown(bare))));
+        return Err(field.wrong(&format!("{DURATION}: {} has no unit", shown(bare))));
     }
-    let parsed = parse_duration(field.text()?).ok_or_else(|| field.wrong(FORM))?;
-    if parsed < least || parsed > most {
-        return Err(field.wrong(&format!("lies outside {least:?} to {most:?}")));
+    let parsed = parse_duration(field.text()?).ok_or_else(|| field.wrong(DURATION))?;
+    let (least, most) = field.form.bounds();
+    if parsed < Duration::from_millis(least) || parsed > Duration::from_millis(most) {
+        return Err(field.wrong(&outside((least, most))));
     }
     Ok(parsed)
 }
@@ -52,19 +78,21 @@ fn parse_duration(text: &str) -> Option<Duration> {
     (!text.is_empty()).then_some(total)
 }
 
-/// A percentage up to `most`.
-pub(super) fn percent(field: &Field<'_>, most: u8) -> Result<u8, Error> {
-    let wrong = || field.wrong(&format!("expected a percentage from 0% to {most}%"));
+/// A percentage.
+pub(super) fn percent(field: &Field<'_>) -> Result<u8, Error> {
+    let (_, most) = field.form.bounds();
+    let wrong = || field.wrong(&percentage(most));
     let digits = field.letters()?.strip_suffix('%').ok_or_else(wrong)?;
     if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(wrong());
     }
-    digits.parse().ok().filter(|percent| *percent <= most).ok_or_else(wrong)
+    digits.parse().ok().filter(|percent| u64::from(*percent) <= most).ok_or_else(wrong)
 }
 
-/// A size in bytes from `least` to `most`.
-pub(super) fn size(field: &Field<'_>, least: u64, most: u64) -> Result<u64, Error> {
-    let wrong = || field.wrong("expected a size from 16Ki to 1Gi, such as 64Ki, 1Mi or a number of bytes");
+/// A size in bytes.
+pub(super) fn size(field: &Field<'_>) -> Result<u64, Error> {
+    let wrong = || field.wrong(SIZE);
+    let (least, most) = field.form.bounds();
     let letters = field.letters()?;
     let digits = letters.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match letters.get(digits.len()..) {
@@ -90,7 +118,7 @@ pub(super) fn mode(field: &Field<'_>) -> Result<Mode, Error> {
     }
     let text = field.text()?;
     if !(3..=4).contains(&text.len()) || !text.bytes().all(|byte| (b'0'..=b'7').contains(&byte)) {
-        return Err(field.wrong("expected three or four octal digits in quotes, such as \"0440\""));
+        return Err(field.wrong(MODE));
     }
     let bits = u32::from_str_radix(text, 8).map_err(|_| field.wrong("is not octal"))?;
     Mode::new(bits).map_err(|error| field.explain(&error))
@@ -99,13 +127,10 @@ pub(super) fn mode(field: &Field<'_>) -> Result<Mode, Error> {
 /// The name of a credentials file: one component, because whoever opens it looks in one folder only.
 pub(super) fn file_name(field: &Field<'_>) -> Result<String, Error> {
     let text = field.text()?;
-    let fits = text.len() <= 255
-        && !text.starts_with('.')
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
+    let fits =
+        !text.starts_with('.') && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte));
     if !fits {
-        return Err(field.wrong(
-            "expected the name of a file in the credentials folder: letters, digits, '-', '_' and '.', no folder, no leading '.'",
-        ));
+        return Err(field.wrong(FILE_NAME));
     }
     Ok(text.to_owned())
 }
@@ -118,10 +143,9 @@ pub(super) fn mount(field: &Field<'_>) -> Result<String, Error> {
 /// A pattern over names of namespaces or service accounts.
 pub(super) fn name_pattern(field: &Field<'_>) -> Result<String, Error> {
     let text = field.text()?;
-    let fits = text.len() <= 253
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.*".contains(&byte));
+    let fits = text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-.*".contains(&byte));
     if !fits {
-        return Err(field.wrong("expected a name of a-z, 0-9, '-' and '.', with '*' for any run of characters"));
+        return Err(field.wrong(NAME_PATTERN));
     }
     Ok(text.to_owned())
 }
@@ -129,12 +153,10 @@ pub(super) fn name_pattern(field: &Field<'_>) -> Result<String, Error> {
 /// A pattern over secrets: with a letter for each star it has to be a path. What the star may do is policy's to say.
 pub(super) fn secret_pattern(field: &Field<'_>) -> Result<String, Error> {
     let text = field.text()?;
-    SecretPath::parse(&text.replace('*', "x")).map_err(|_| {
-        field.wrong("expected a path as a class names a secret, such as kv/payments/*, with '*' for parts of it")
-    })?;
+    SecretPath::parse(&text.replace('*', "x")).map_err(|_| field.wrong(SECRET_PATTERN))?;
     let first = text.split('/').next().unwrap_or_default();
     if first.contains('*') && text != "*" {
-        return Err(field.wrong("must name its first segment in full: kv/*, not k*/…; '*' alone stands for everything"));
+        return Err(field.wrong(FIRST_SEGMENT));
     }
     Ok(text.to_owned())
 }

@@ -11,4 +11,4 @@ def case(function):
     return function
 
 
-from . import delivery, refusal, permission, removal, crash, outage  # noqa: E402  they register themselves, in this order
+from . import delivery, refusal, permission, removal, crash, outage, schema  # noqa: E402  they register themselves, in this order

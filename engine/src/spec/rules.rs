@@ -1,0 +1,50 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! What has to hold between the keys of a map: the words that the readers say, and the same as a rule for the API server.
+
+/// What has to hold between keys.
+#[derive(Debug)]
+pub struct Rule {
+    /// What is said where it does not, by the readers and by the API server.
+    pub words: &'static str,
+    /// The rule as the API server judges it (Common Expression Language); `self` is the map.
+    pub cel: &'static str,
+}
+
+pub(super) static ONE_PROVIDER: Rule = Rule {
+    words: "exactly one of `vault` and `sealed` says where the secrets are",
+    cel: "has(self.vault) != has(self.sealed)",
+};
+pub(super) static ROLE_WITHOUT_LOGIN: Rule = Rule {
+    words: "only a backend with `auth.kubernetes` logs in with a role",
+    cel: "has(self.vault) && has(self.vault.auth.kubernetes) || self.allow.all(entry, !has(entry.role))",
+};
+pub(super) static ONE_CA: Rule =
+    Rule { words: "`caBundle` and `caFile` exclude each other", cel: "!(has(self.caBundle) && has(self.caFile))" };
+pub(super) static ONE_WAY_TO_ADDRESS: Rule =
+    Rule { words: "`address` and `addresses` exclude each other", cel: "!(has(self.address) && has(self.addresses))" };
+pub(super) static NO_ADDRESS: Rule =
+    Rule { words: "`address` is missing, or `addresses` for several", cel: "has(self.address) || has(self.addresses)" };
+pub(super) static SAME_ADDRESS: Rule = Rule {
+    words: "is there twice",
+    cel: "!has(self.addresses) || self.addresses.all(one, self.addresses.exists_one(other, one == other))",
+};
+pub(super) static ALL_TLS: Rule = Rule {
+    words: "all of them are https://, or all http://",
+    cel: "!has(self.addresses) || self.addresses.all(it, it.lowerAscii().startsWith('https:')) || self.addresses.all(it, it.lowerAscii().startsWith('http:'))",
+};
+pub(super) static ONE_LOGIN: Rule = Rule {
+    words: "exactly one of `kubernetes` and `tokenFile` says how to log in",
+    cel: "has(self.kubernetes) != has(self.tokenFile)",
+};
+pub(super) static KEY_OR_KEYS: Rule = Rule {
+    words: "`allKeys` and `from.key` exclude each other",
+    cel: "!(has(self.allKeys) && self.allKeys && has(self.from.key))",
+};
+/// Folders of files may be shared: which names they hold is known later. Each is compared with each, so the API server's
+/// budget for one rule ends here, at 64 files with the longest of paths.
+pub(super) static ONE_PLACE: Rule = Rule {
+    words: "two files at one place",
+    cel: "self.files.size() > 64 || self.files.all(it, has(it.allKeys) && it.allKeys || self.files.exists_one(other, (other.path + '/').startsWith(it.path + '/')))",
+};
