@@ -38,6 +38,32 @@ pub struct Args {
     #[arg(long, env = "EVANESCE_PODS_DIR", default_value = "/var/lib/kubelet/pods", value_parser = absolute)]
     pub pods_dir: PathBuf,
 
+    /// Classes are the custom resources `SecretBackend` and `SecretVolume`, and pods get events. Without it, classes are
+    /// files of --classes-dir and no API server is talked to.
+    #[arg(long, env = "EVANESCE_KUBERNETES", conflicts_with = "classes_dir")]
+    pub kubernetes: bool,
+
+    /// With --kubernetes, the API server's name or address; Kubernetes sets it in every pod.
+    #[arg(long, env = "KUBERNETES_SERVICE_HOST", required_if_eq("kubernetes", "true"), value_parser = api_server_host)]
+    pub api_server_host: Option<String>,
+
+    /// With --kubernetes, the API server's TCP port, beside those of the backends.
+    #[arg(long, env = "KUBERNETES_SERVICE_PORT", default_value = "443", value_parser = clap::value_parser!(u16).range(1..))]
+    pub api_server_port: u16,
+
+    /// With --kubernetes, the directory of the plugin's own `token` and `ca.crt`.
+    #[arg(
+        long,
+        env = "EVANESCE_SERVICE_ACCOUNT_DIR",
+        default_value = "/var/run/secrets/kubernetes.io/serviceaccount",
+        value_parser = absolute
+    )]
+    pub service_account_dir: PathBuf,
+
+    /// With --kubernetes, the key of a taint that is removed from this node once pods can have volumes.
+    #[arg(long, env = "EVANESCE_STARTUP_TAINT", requires = "kubernetes", value_parser = taint_key)]
+    pub startup_taint: Option<String>,
+
     /// A directory of YAML files with backends and volume classes.
     #[arg(long, env = "EVANESCE_CLASSES_DIR", default_value = "/etc/evanesce/classes", value_parser = absolute)]
     pub classes_dir: PathBuf,
@@ -145,6 +171,26 @@ fn node_name(text: &str) -> Result<String, String> {
         "" => Err("it is empty: set NODE_NAME from the downward API's spec.nodeName".to_owned()),
         long if long.len() > 253 => Err("a node's name has at most 253 characters".to_owned()),
         _ => Ok(text.to_owned()),
+    }
+}
+
+fn api_server_host(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b':');
+    if !text.is_empty() && text.bytes().all(plain) {
+        Ok(text.to_owned())
+    } else {
+        Err("write a host name or an address, without brackets, scheme and port".to_owned())
+    }
+}
+
+/// A label's key: an optional DNS prefix, a slash, a name.
+fn taint_key(text: &str) -> Result<String, String> {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let part = |part: &str| !part.is_empty() && part.len() <= 253 && part.bytes().all(plain);
+    if text.split('/').count() <= 2 && text.split('/').all(part) {
+        Ok(text.to_owned())
+    } else {
+        Err("write a taint's key without value and effect, such as evanesce.dev/not-ready".to_owned())
     }
 }
 

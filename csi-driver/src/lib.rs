@@ -10,6 +10,7 @@
 pub mod args;
 pub mod confine;
 pub mod engine_half;
+pub mod kubernetes;
 pub mod launcher;
 pub mod mount;
 pub mod private_root;

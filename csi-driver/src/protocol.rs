@@ -20,7 +20,7 @@ mod ids;
 mod messages;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_PACKET};
-pub use hello::{AuditChoice, DigestKey, EngineConfig, Hello, HelloBack, Limits, LogFormat, Reduced};
+pub use hello::{AuditChoice, ClassesChoice, DigestKey, EngineConfig, Hello, HelloBack, Limits, LogFormat, Reduced};
 pub use ids::{CredentialName, InvalidName, TargetPath, VolumeId, VolumePath};
 pub use messages::{
     EngineFrame, ErrorKind, FileIdentity, FromLauncher, MAX_OWN, MAX_RECORD, Owner, Reply, Request, ToLauncher,
@@ -41,4 +41,4 @@ pub const fn inodes_for(size: u64) -> u64 {
 /// The version of everything in this module; both halves must have the same one.
 ///
 /// They come from the same file, so a difference means the file was exchanged under a running warden.
-pub const PROTOCOL: u32 = 2;
+pub const PROTOCOL: u32 = 3;

@@ -40,9 +40,10 @@ pub use volumes::Volumes;
 
 use crate::args::{Args, Audit};
 use crate::confine::{self, EngineUser, Leave};
+use crate::kubernetes::ApiServer;
 use crate::launcher;
 use crate::mount::LinuxKernel;
-use crate::protocol::{AuditChoice, EngineConfig, Limits, Reduced};
+use crate::protocol::{AuditChoice, ClassesChoice, EngineConfig, Limits, Reduced};
 use crate::role::{self, Role};
 
 /// The warden's process: what the container runtime starts.
@@ -96,7 +97,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 
     let serve = || -> Result<Supervisor<LinuxKernel>, Box<dyn Error>> {
         crash_point!("start:sockets-bound");
-        let launcher = launcher::start(&leave(args, user), &[args.classes_dir.clone(), args.sealed_dir.clone()])?;
+        let launcher = launcher::start(&leave(args, user), &[classes_path(args).to_owned(), args.sealed_dir.clone()])?;
         crash_point!("start:launcher-started");
         confine::warden(mounting)?;
         let mut fds = vec![csi.as_fd().try_clone_to_owned()?, registration.as_fd().try_clone_to_owned()?];
@@ -138,7 +139,8 @@ fn engine_user(args: &Args) -> Result<EngineUser, Box<dyn Error>> {
 /// What is left to the engine half.
 fn leave(args: &Args, user: EngineUser) -> Leave {
     const DNS: u16 = 53;
-    let connect = args.backend_ports.iter().copied().chain([DNS]).collect();
+    let api_server = args.kubernetes.then_some(args.api_server_port);
+    let connect = args.backend_ports.iter().copied().chain(api_server).chain([DNS]).collect();
     Leave { user, connect, listen: args.http_address.0.map(|address| address.port()) }
 }
 
@@ -148,7 +150,7 @@ fn engine_config(args: &Args, reduced: Vec<Reduced>) -> EngineConfig {
         node_name: args.node_name.clone(),
         kubelet_csi_socket: args.kubelet_csi_socket.as_ref().unwrap_or(&args.csi_socket).clone(),
         pods_dir: args.pods_dir.clone(),
-        classes_dir: args.classes_dir.clone(),
+        classes: classes(args),
         sealed_dir: args.sealed_dir.clone(),
         backend_ports: args.backend_ports.clone(),
         http_address: args.http_address.0,
@@ -163,6 +165,25 @@ fn engine_config(args: &Args, reduced: Vec<Reduced>) -> EngineConfig {
         log_format: args.log_format.into(),
         reduced,
     }
+}
+
+fn classes(args: &Args) -> ClassesChoice {
+    match &args.api_server_host {
+        Some(host) if args.kubernetes => ClassesChoice::Kubernetes {
+            api_server: ApiServer {
+                host: host.clone(),
+                port: args.api_server_port,
+                account: args.service_account_dir.clone(),
+            },
+            startup_taint: args.startup_taint.clone(),
+        },
+        _ => ClassesChoice::Directory(args.classes_dir.clone()),
+    }
+}
+
+/// What the engine half reads classes from, or what it asks for them with.
+fn classes_path(args: &Args) -> &Path {
+    if args.kubernetes { &args.service_account_dir } else { &args.classes_dir }
 }
 
 fn open_audit(audit: &Audit) -> Result<Option<OwnedFd>, Box<dyn Error>> {

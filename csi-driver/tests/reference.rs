@@ -13,6 +13,7 @@ use clap::CommandFactory;
 use evanesce_csi::args::Args;
 use evanesce_csi::engine_half::metrics::{Memory, Metrics, Scraped};
 use evanesce_csi::engine_half::status;
+use evanesce_csi::kubernetes::pod_events::Reason;
 use evanesce_engine::error::Kind;
 
 const WRITTEN: &str = "Written from the program by its test; change it there.";
@@ -138,6 +139,22 @@ fn the_page_of_errors_has_every_kind_with_its_code() {
         page += &row(&[&kind, &code, last, means, cure]);
     }
     check("errors.md", &page);
+}
+
+#[test]
+fn the_page_of_pod_events_has_every_reason() {
+    let mut page = format!(
+        "# Events of pods\n\n{WRITTEN}\n\nWith `--kubernetes` the plugin writes events about pods, in the words that the gRPC \
+         status has: `kubectl describe pod` shows them. The same again is a count on the event that is there, at most every \
+         five minutes; a pod has at most five new ones at once and one more a minute, a node fifty and one more a second. What \
+         became of them is the metric `evanesce_pod_events_total`. The audit has every one, whatever the API server does.\n\n"
+    );
+    page += &row(&["Reason", "Type", "What it means"]);
+    page += &row(&["---", "---", "---"]);
+    for (reason, means) in Reason::ALL {
+        page += &row(&[&format!("`{}`", reason.as_str()), reason.kind(), means]);
+    }
+    check("pod-events.md", &page);
 }
 
 /// `PermissionDenied` as the specification of gRPC writes it.

@@ -183,6 +183,8 @@ pub enum Event {
     Refused {
         /// Whose volume, as far as the request said.
         subject: Option<Subject>,
+        /// Which verb, of a request that was understood.
+        purpose: Option<Purpose>,
         /// The volume's id, as far as the request said.
         volume: Option<String>,
         /// What kind of refusal.
@@ -261,6 +263,7 @@ impl Scope {
                 Kind::Refused | Kind::Unauthenticated | Kind::Invalid => Event::Refused {
                     volume: Some(subject.volume.clone()),
                     subject: Some(subject),
+                    purpose: Some(self.purpose),
                     kind: error.kind(),
                     message: error.message().to_owned(),
                 },

@@ -116,16 +116,20 @@ impl ClassDirectory {
 
 impl ClassSource for ClassDirectory {
     fn backend(&self, name: &BackendName) -> Lookup<BackendSpec> {
-        self.index().map_or(Lookup::NotKnownYet, |index| index.backend(name))
+        self.index().map_or_else(not_known_yet, |index| index.backend(name))
     }
 
     fn volume(&self, namespace: &Namespace, name: &VolumeClassName) -> Lookup<VolumeSpec> {
-        self.index().map_or(Lookup::NotKnownYet, |index| index.volume(namespace, name))
+        self.index().map_or_else(not_known_yet, |index| index.volume(namespace, name))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {
         self.shared.changes.subscribe()
     }
+}
+
+fn not_known_yet<T>() -> Lookup<T> {
+    Lookup::NotKnownYet("classes are still being read".to_owned())
 }
 
 impl Drop for ClassDirectory {

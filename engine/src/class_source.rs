@@ -3,6 +3,7 @@
 
 //! Where classes come from, and the difference between "there is none" and "not known yet".
 
+use std::hash::{DefaultHasher, Hash, Hasher as _};
 use std::sync::Arc;
 
 use tokio::sync::watch;
@@ -12,7 +13,7 @@ use crate::names::{BackendName, Namespace, VolumeClassName};
 use crate::spec::{BackendSpec, VolumeSpec};
 
 /// A source of classes. Looking up never waits and never fails for a reason of transport: a source answers from what
-/// it knows.
+/// it knows. One that only learns what it is asked for begins to with the first question, in the runtime of whoever asks.
 pub trait ClassSource: Send + Sync {
     /// The `SecretBackend` of this name.
     fn backend(&self, name: &BackendName) -> Lookup<BackendSpec>;
@@ -25,7 +26,7 @@ pub trait ClassSource: Send + Sync {
 }
 
 /// What a source knows about one class.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lookup<T> {
     /// It exists.
     Found(Class<T>),
@@ -33,8 +34,8 @@ pub enum Lookup<T> {
     Absent(Option<String>),
     /// It exists and cannot be read; what is wrong with it.
     Broken(String),
-    /// The source has not seen everything yet.
-    NotKnownYet,
+    /// The source has not seen it yet; what it waits for.
+    NotKnownYet(String),
 }
 
 impl<T> Lookup<T> {
@@ -51,9 +52,7 @@ impl<T> Lookup<T> {
                 Err(Error::missing(format!("{name} does not exist{hint}: create it or correct the name")))
             }
             Self::Broken(why) => Err(Error::invalid(format!("{name} cannot be used: {why}"))),
-            Self::NotKnownYet => {
-                Err(Error::not_ready(format!("{name} is not known yet: classes are still being read")))
-            }
+            Self::NotKnownYet(why) => Err(Error::not_ready(format!("{name} is not known yet: {why}"))),
         }
     }
 }
@@ -65,6 +64,23 @@ pub struct Class<T> {
     pub spec: Arc<T>,
     /// Differs whenever the spec does; equal for equal specs within one run.
     pub revision: u64,
+}
+
+impl<T> PartialEq for Class<T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.revision == other.revision
+    }
+}
+
+impl<T> Eq for Class<T> {}
+
+impl<T: Hash> Class<T> {
+    /// The class that says `spec`. The revision is a hash of it, and not of its text: a comment is no change.
+    pub fn new(spec: Arc<T>) -> Self {
+        let mut hasher = DefaultHasher::new();
+        spec.hash(&mut hasher);
+        Self { spec, revision: hasher.finish() }
+    }
 }
 
 impl<T> Clone for Class<T> {

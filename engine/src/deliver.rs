@@ -23,6 +23,9 @@ use crate::spec::VolumeSpec;
 use crate::target::{Placed, Target};
 use crate::token::Tokens;
 
+/// How long a delivery waits for classes that are not known yet. Short enough that whoever waits hears why.
+const CLASSES: Duration = Duration::from_secs(5);
+
 /// What deliveries need besides their request.
 pub struct Deliverer {
     /// Where classes come from.
@@ -122,7 +125,7 @@ impl Deliverer {
     async fn ask(&self, scope: &Scope, request: &Request<'_>) -> Result<(Classes, Option<Answers>), Error> {
         let workload = &request.subject.workload;
         request.tokens.check_holder(workload)?;
-        let classes = self.classes(request.subject)?;
+        let classes = self.classes_once_known(request.subject).await?;
         let mut grants = Vec::with_capacity(classes.spec.files.len());
         for (file, handle) in classes.spec.files.iter().zip(&classes.handles) {
             let grant = policy::authorise(handle.backend.as_ref(), &handle.allow, workload, &file.from)?;
@@ -135,6 +138,25 @@ impl Deliverer {
         let answers = fetch.run(known).await?;
         crash_point!("deliver:fetched");
         Ok((classes, answers))
+    }
+
+    /// The same as [`Self::classes`], after a source that has to ask for them first has had its time.
+    async fn classes_once_known(&self, subject: &Subject) -> Result<Classes, Error> {
+        let mut changes = self.classes.changes();
+        let known = async {
+            loop {
+                changes.mark_unchanged();
+                match self.classes(subject) {
+                    Err(error) if error.kind() == Kind::NotReady => {}
+                    known => return known,
+                }
+                if changes.changed().await.is_err() {
+                    // The source is gone.
+                    return self.classes(subject);
+                }
+            }
+        };
+        tokio::time::timeout(CLASSES, known).await.unwrap_or_else(|_| self.classes(subject))
     }
 
     /// The volume's class and, for each of its files, the backend.

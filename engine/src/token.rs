@@ -158,7 +158,7 @@ impl Tokens {
     pub fn get(&self, audience: &Audience, now: SystemTime) -> Result<&Arc<Token>, Error> {
         let Some(token) = self.0.get(audience) else {
             return Err(Error::unauthenticated(format!(
-                "kubelet sent no token for audience {audience:?}: add it to tokenRequests of the CSIDriver object",
+                "kubelet sent no token for audience {audience:?}: add it to tokenRequests of the CSIDriver object (Helm value `tokenRequests`)",
                 audience = audience.as_str()
             )));
         };

@@ -125,6 +125,20 @@ impl From<Kind> for Outcome {
 }
 
 label! {
+    /// What became of an event about a pod.
+    pub enum Written("outcome") {
+        /// It was written.
+        Created = "created",
+        /// It was counted on one that says the same.
+        Counted = "counted",
+        /// There were too many.
+        Dropped = "dropped",
+        /// The API server did not take it.
+        Failed = "failed",
+    }
+}
+
+label! {
     /// Which kind of class.
     pub enum Class("kind") {
         /// `SecretBackend`.
@@ -177,6 +191,8 @@ pub struct Metrics {
     backend_requests: Gauge<(Backend, Stage)>,
     answers: Counter<(Backend, AnswerSource)>,
     last_refresh: Gauge<()>,
+    class_watch_failures: Counter<()>,
+    pod_events: Counter<(Written,)>,
 }
 
 /// What scrapes look at.
@@ -213,6 +229,11 @@ impl Metrics {
                 "When a refresh last succeeded, in Unix time; 0 before the first",
                 Some(Unit::Seconds),
             ),
+            class_watch_failures: all.counter(
+                "class_watch_failures",
+                "Times a class could not be watched at the API server; what is known of it counts on",
+            ),
+            pod_events: all.counter("pod_events", "Events about pods, by what became of them"),
         };
         // There from the start, so that an alert can tell "never" from "not asked".
         metrics.last_refresh.set((), 0.0);
@@ -306,6 +327,16 @@ impl Metrics {
         if result.is_ok() {
             self.last_refresh.set((), now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64());
         }
+    }
+
+    /// A class could not be watched.
+    pub fn class_watch_failed(&self) {
+        self.class_watch_failures.inc(());
+    }
+
+    /// An event about a pod was written, or was not.
+    pub fn pod_event(&self, written: Written) {
+        self.pod_events.inc((written,));
     }
 
     /// A connection was sent away.

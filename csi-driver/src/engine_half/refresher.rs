@@ -10,7 +10,7 @@ use evanesce_engine::audit::Purpose;
 use evanesce_engine::clock::Clock;
 use evanesce_engine::crash_point;
 use evanesce_engine::deliver::{Delivered, Request};
-use evanesce_engine::error::Error;
+use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::schedule::{Schedule, edited_after, refresh_after};
 use evanesce_engine::spec::volume::Refresh;
 use ring::rand::{SecureRandom, SystemRandom};
@@ -147,6 +147,8 @@ pub fn note_edit(plugin: &Plugin, volume: &Volume, state: &State) {
     let Some(before) = &state.before else { return };
     match plugin.deliverer.revision(&volume.subject) {
         Ok(revision) if revision == before.revision => {}
+        // Once it is known, there is a change of its own.
+        Err(error) if error.kind() == Kind::NotReady => {}
         // Also where the class is gone or broken: the refresh says so, in the log, the metric and the audit.
         _ => plugin.deadlines.edited(&volume.id, state.refresh, plugin.clock()),
     }
@@ -225,7 +227,6 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
 }
 
 fn failed(plugin: &Plugin, volume: &Volume, state: &mut State, error: &Error) {
-    use evanesce_engine::error::Kind;
     state.failures = state.failures.saturating_add(1);
     if error.kind() == Kind::Unauthenticated {
         plugin.deadlines.wait_for_token(&volume.id);

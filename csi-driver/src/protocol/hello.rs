@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::ZeroizeOnDrop;
 
 use super::PROTOCOL;
+use crate::kubernetes::ApiServer;
 
 /// The warden's first message; with it come the CSI listener, the registration listener, and the audit file if
 /// [`EngineConfig::audit`] is [`AuditChoice::File`], in this order.
@@ -76,8 +77,8 @@ pub struct EngineConfig {
     pub kubelet_csi_socket: PathBuf,
     /// The directory every target path lies beneath.
     pub pods_dir: PathBuf,
-    /// Where the volume classes and backends are written.
-    pub classes_dir: PathBuf,
+    /// Where classes come from.
+    pub classes: ClassesChoice,
     /// The directory that sealed secrets lie in.
     pub sealed_dir: PathBuf,
     /// The TCP ports that backends listen on.
@@ -96,6 +97,20 @@ pub struct EngineConfig {
     pub log_format: LogFormat,
     /// Protections this machine does not give; empty on a node that gives all.
     pub reduced: Vec<Reduced>,
+}
+
+/// Where classes come from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ClassesChoice {
+    /// Files of this directory.
+    Directory(PathBuf),
+    /// The API server, which is then told of pod events too.
+    Kubernetes {
+        /// Which.
+        api_server: ApiServer,
+        /// The key of the taint to remove from this node once kubelet knows the driver.
+        startup_taint: Option<String>,
+    },
 }
 
 /// Where audit events go.

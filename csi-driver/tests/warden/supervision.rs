@@ -15,8 +15,8 @@ use std::time::Duration;
 use evanesce_csi::engine_half::warden_client::{CallError, Start, WardenClient};
 use evanesce_csi::mount::LinuxKernel;
 use evanesce_csi::protocol::{
-    AuditChoice, Channel, DigestKey, EngineConfig, EngineFrame, ErrorKind, FromLauncher, HelloBack, Limits, LogFormat,
-    MAX_RECORD, Owner, PROTOCOL, Request, ToLauncher, VolumeId, VolumePath, WardenFrame,
+    AuditChoice, Channel, ClassesChoice, DigestKey, EngineConfig, EngineFrame, ErrorKind, FromLauncher, HelloBack,
+    Limits, LogFormat, MAX_RECORD, Owner, PROTOCOL, Request, ToLauncher, VolumeId, VolumePath, WardenFrame,
 };
 use evanesce_csi::warden::{CredentialsDir, Fatal, Greeting, Records, Requests, Socket, StateDir, Supervisor};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -89,7 +89,7 @@ fn config(ground: &Ground) -> EngineConfig {
         node_name: "n".into(),
         kubelet_csi_socket: ground.path("csi/csi.sock"),
         pods_dir: ground.pods(),
-        classes_dir: "/etc/evanesce/classes".into(),
+        classes: ClassesChoice::Directory("/etc/evanesce/classes".into()),
         sealed_dir: "/etc/evanesce/sealed".into(),
         backend_ports: vec![443],
         http_address: None,

@@ -4,7 +4,7 @@
 //! Which class is where: from files to the answers of lookups. Pure.
 
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher as _};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use crate::class_dir::Counts;
@@ -121,9 +121,6 @@ impl Index {
     }
 }
 
-/// The revision is a hash of the spec, and not of its text: a comment is no change.
 fn found<T: Hash>(spec: &Arc<T>) -> Lookup<T> {
-    let mut hasher = DefaultHasher::new();
-    spec.hash(&mut hasher);
-    Lookup::Found(Class { spec: Arc::clone(spec), revision: hasher.finish() })
+    Lookup::Found(Class::new(Arc::clone(spec)))
 }

@@ -59,7 +59,7 @@ impl Fixture {
             Lookup::Found(class) => format!("{:?}", class.spec.refresh.every),
             Lookup::Absent(hint) => format!("absent: {}", hint.unwrap_or_default()),
             Lookup::Broken(problem) => format!("broken: {problem}"),
-            Lookup::NotKnownYet => "not known yet".to_owned(),
+            Lookup::NotKnownYet(_) => "not known yet".to_owned(),
         }
     }
 

@@ -199,12 +199,13 @@ fn events() -> Vec<Event> {
         let message = "service account payments/app may not read kv/other/db from backend vault";
         events.push(Event::Refused {
             subject: Some(subject()),
+            purpose: Some(Purpose::First),
             volume: volume(),
             kind: Kind::Refused,
             message: message.into(),
         });
         for (subject, volume) in [(None, volume()), (None, None)] {
-            events.push(Event::Refused { subject, volume, kind, message: String::new() });
+            events.push(Event::Refused { subject, purpose: None, volume, kind, message: String::new() });
         }
         for purpose in [Purpose::First, Purpose::Refresh] {
             events.push(Event::Failed {

@@ -166,7 +166,7 @@ impl NodeService {
         // An id that is not one is somebody's text: it does not go into the log.
         let volume = VolumeId::try_from(volume.to_owned()).ok().map(|volume| volume.to_string());
         let (kind, message) = (error.kind(), error.message().to_owned());
-        self.plugin.auditor().record(Event::Refused { subject: None, volume, kind, message });
+        self.plugin.auditor().record(Event::Refused { subject: None, purpose: None, volume, kind, message });
         error
     }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use evanesce_proto::kubelet::{PLUGIN_TYPE, PLUGIN_VERSION};
 use evanesce_proto::registration::registration_server::Registration;
 use evanesce_proto::registration::{InfoRequest, PluginInfo, RegistrationStatus, RegistrationStatusResponse};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tonic::{Request, Response, Status};
 use tracing::{error, info};
 
@@ -18,6 +18,8 @@ pub struct RegistrationService {
     pub driver_name: String,
     /// The CSI socket as kubelet sees it.
     pub endpoint: PathBuf,
+    /// Hears that kubelet knows the driver.
+    pub registered: watch::Sender<bool>,
     /// Hears that kubelet refused; the process then ends with an error and its back-off spaces the tries.
     pub refused: mpsc::Sender<String>,
 }
@@ -40,6 +42,7 @@ impl Registration for RegistrationService {
         let RegistrationStatus { plugin_registered, error } = request.into_inner();
         if plugin_registered {
             info!(driver = self.driver_name, "kubelet registered the driver");
+            self.registered.send_replace(true);
         } else {
             error!(driver = self.driver_name, error, "kubelet refused the driver");
             // The receiver only goes when the process does.

@@ -132,7 +132,7 @@ pub(super) fn event<'a>(context: &'a Context, stamp: &Stamp, event: &'a Event) -
             });
             line.record(ENTITY_UPDATE, INFORMATIONAL, "new generation in place", Some(subject), body)
         }
-        Event::Refused { subject, volume, kind, message } => {
+        Event::Refused { subject, purpose: _, volume, kind, message } => {
             let severity = if *kind == Kind::Invalid { LOW } else { MEDIUM };
             // Action 2 Denied, disposition 2 Blocked.
             let denied = SecurityControl { action_id: 2, action: "Denied", disposition_id: 2, disposition: "Blocked" };
