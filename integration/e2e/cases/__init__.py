@@ -11,4 +11,5 @@ def case(function):
     return function
 
 
-from . import delivery, refusal, permission, removal, crash, outage, schema  # noqa: E402  they register themselves, in this order
+# They register themselves, in this order.
+from . import delivery, refusal, mending, permission, workloads, removal, crash, restarts, outage, absence, shutdown, schema, scale  # noqa: E402

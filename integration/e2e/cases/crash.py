@@ -37,7 +37,7 @@ def a_killed_warden_takes_the_engine_along_and_both_come_back(bao):
 @case
 def a_restarted_kubelet_finds_the_plugin_and_the_running_pod_again(bao):
     with running("before-kubelet") as pod:
-        node.node("kubelet")
+        node.node("restart", "kubelet")
         _still_whole(bao, pod, "after-kubelet")
 
 

@@ -4,7 +4,7 @@
 
 from collections import Counter
 
-from rig import traces
+from rig import node, plugin, traces
 from rig.pod import running
 from rig.wait import check, until
 
@@ -22,6 +22,25 @@ def a_deleted_pod_leaves_no_mount_no_directory_no_record_and_no_open_file(_bao):
         check({"mount", "directory", "record"} <= kinds, f"a running pod has a mount, a directory and a record: {kinds}")
     until("nothing of the pod is left", lambda: not traces.of_pod(uid))
     until("nothing is left", lambda: _only(before))
+
+
+@case
+def a_pod_deleted_by_force_is_cleaned_up(_bao):
+    with traces.nothing_leaks(), running("forced") as pod:
+        pod.forget()
+
+
+@case
+def a_pod_deleted_while_the_plugin_is_away_is_cleaned_up_when_it_is_back(_bao):
+    with traces.nothing_leaks(), running("waiting") as waiting, running("forgotten") as forgotten:
+        uids = waiting.uid(), forgotten.uid()
+        with plugin.absent():
+            node.kubectl("delete", "pod", waiting.name, "-n", waiting.namespace, "--wait=false")
+            forgotten.forget()
+            for uid in uids:
+                until("kubelet has ended its containers", lambda uid=uid: uid not in node.inside("ps", "-eo", "args="))
+        for uid in uids:
+            until("nothing of the pod is left", lambda uid=uid: not traces.of_pod(uid))
 
 
 def _settled():

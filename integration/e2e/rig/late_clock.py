@@ -33,11 +33,11 @@ def kubelet_gets_expired_tokens(namespace, account):
     late = pki / "kubelet-late.conf"
     late.write_text((pki / "kubelet.conf").read_text().replace("127.0.0.1:6443", ":".join(map(str, LISTEN))))
     node.start_inside("late-clock", sys.executable, __file__, pki, f"/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token")
-    node.node("kubelet", late)
+    node.node("restart", "kubelet", env={"NODE_KUBECONFIG": str(late)})
     try:
         yield
     finally:
-        node.node("kubelet")
+        node.node("restart", "kubelet")
         node.stop_inside("late-clock")
 
 

@@ -7,6 +7,7 @@ import os
 import pathlib
 import subprocess
 
+from . import audit
 from .wait import Failure
 
 HERE = pathlib.Path(__file__).resolve().parent.parent
@@ -15,13 +16,14 @@ HOME = pathlib.Path(os.environ.get("NODE_HOME") or pathlib.Path(os.environ.get("
 ADDRESS = "10.30.0.1"
 
 
-def _environment():
-    return {**os.environ, "NODE_HOME": str(HOME)}
+def _environment(more=None):
+    return {**os.environ, "NODE_HOME": str(HOME), **(more or {})}
 
 
-def node(*args, **options):
+def node(*args, env=None):
     """Runs a verb of `cluster/node`; its output goes to ours."""
-    subprocess.run([PROGRAM, *map(str, args)], env=_environment(), check=True, **options)
+    subprocess.run([PROGRAM, *map(str, args)], check=True,
+                   env=_environment({"NODE_APISERVER_FLAGS": audit.flags(HOME), **(env or {})}))
 
 
 def is_up():
@@ -36,7 +38,7 @@ def inside(*command, stdin=None, env=None):
     """What `command` prints inside the node's namespaces; `Failure` with its errors if it fails."""
     done = subprocess.run(
         [PROGRAM, "run", *map(str, command)],
-        env={**_environment(), **(env or {})}, input=stdin, text=True, capture_output=True,
+        env=_environment(env), input=stdin, text=True, capture_output=True,
     )
     if done.returncode:
         raise Failure(f"{' '.join(map(str, command))}: {(done.stderr or done.stdout).strip()}")
@@ -48,7 +50,7 @@ def start_inside(name, *command, env=None):
     with open(HOME / "log" / f"{name}.log", "ab") as log:
         subprocess.Popen(  # its id in here is only its wrapper's
             [PROGRAM, "run", "bash", "-c", 'echo $$ >"$0"; exec "$@"', HOME / "run" / f"{name}.pid", *map(str, command)],
-            env={**_environment(), **(env or {})}, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            env=_environment(env), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
         )
 
 

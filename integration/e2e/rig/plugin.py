@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The node plugin in the cluster: its image, its installation, its processes."""
 
+import contextlib
+import json
 import os
 import pathlib
 import re
@@ -40,11 +42,15 @@ def binary(target):
     return path
 
 
-def install(path):
-    """Makes the images and the plugin's objects, and waits until the plugin is ready and known to kubelet."""
+def image(path):
+    """Makes the plugin's image."""
     with tempfile.TemporaryDirectory() as root:
         shutil.copy(path, pathlib.Path(root, "evanesce-csi"))
         node.image("localhost/evanesce-csi:e2e", root, ["/evanesce-csi"])
+
+
+def install():
+    """Makes the plugin's objects, and waits until the plugin is ready and known to kubelet."""
     kept = node.kubectl("get", "daemonset", "-A", "--field-selector", "metadata.name=evanesce-csi", "-o", "name")
     node.kubectl("apply", "-f", MANIFESTS / "plugin.yaml")
     for name, key, file in (("classes", "classes.yaml", MANIFESTS / "classes.yaml"), ("credentials", "openbao-ca.crt", openbao.CA)):
@@ -53,8 +59,40 @@ def install(path):
         node.kubectl("apply", "-f", "-", stdin=objects)
     if kept:  # of an earlier run: the image has the same name and another content
         node.kubectl("rollout", "restart", "daemonset/evanesce-csi", "-n", NAMESPACE)
+    until_it_serves()
+
+
+def until_it_serves():
+    """Waits until the newest plugin pod is ready and known to kubelet."""
     node.kubectl("rollout", "status", "daemonset/evanesce-csi", "-n", NAMESPACE, "--timeout", "60s")
     until("kubelet knows the plugin", registered)
+
+
+@contextlib.contextmanager
+def absent():
+    """Meanwhile no plugin pod runs on the node."""
+    _select({"evanesce.test/nowhere": "true"})
+    until("the plugin is gone", lambda: not _pods() and not processes())
+    try:
+        yield
+    finally:
+        _select(None)
+        until("there is a plugin again", _pods)
+        until_it_serves()
+
+
+def _select(nodes):
+    patch = {"spec": {"template": {"spec": {"nodeSelector": nodes}}}}
+    node.kubectl("patch", "daemonset", "evanesce-csi", "-n", NAMESPACE, "--type", "merge", "--patch", json.dumps(patch))
+
+
+def reboot_node(bao):
+    """The node dies and comes up again, OpenBao beside it, and the plugin with it."""
+    node.node("reboot")
+    bao.resume()
+    until("the plugin runs again", lambda: "engine" in processes())
+    until("the plugin is ready again", ready)
+    until_it_serves()
 
 
 def registered():
@@ -68,9 +106,13 @@ def registered():
 
 def pod():
     """The plugin's pod."""
-    pods = [pod for pod in node.get("pods", "-n", NAMESPACE)["items"] if "deletionTimestamp" not in pod["metadata"]]
+    pods = [pod for pod in _pods() if "deletionTimestamp" not in pod["metadata"]]
     check(len(pods) == 1, f"{len(pods)} plugin pods")
     return pods[0]
+
+
+def _pods():
+    return node.get("pods", "-n", NAMESPACE)["items"]
 
 
 def ready():
@@ -84,8 +126,15 @@ def restarts():
     return pod()["status"]["containerStatuses"][0]["restartCount"]
 
 
+def metric(name):
+    """The sum of one of its metrics, over all labels."""
+    at = f"/api/v1/namespaces/{NAMESPACE}/pods/{pod()['metadata']['name']}:9811/proxy/metrics"
+    lines = node.kubectl("get", "--raw", at).splitlines()
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines if re.match(rf"{name}[{{ ]", line))
+
+
 def processes():
-    """Process ids inside the node: the engine's and the warden's."""
+    """Their ids inside the node, by which is which."""
     found = {}
     for line in node.inside("ps", "-eo", "pid=,args=").splitlines():
         pid, _, arguments = line.strip().partition(" ")
@@ -94,6 +143,8 @@ def processes():
             found["engine"] = pid
         elif name == "evanesce-csi":
             found["warden"] = pid
+        elif name == LAUNCHER:
+            found["launcher"] = pid
     return found
 
 
@@ -103,6 +154,18 @@ def process(which):
     if which not in found:
         raise Failure(f"no {which} among the plugin's processes: {found}")
     return found[which]
+
+
+def until_it_has_classes(files):
+    """Waits until the plugin sees these files as they are to be: a text, or None for one that is gone."""
+    classes = f"/proc/{process('warden')}/root/etc/evanesce/classes"
+
+    def sees():
+        held = dict(line.split(" ", 1) for line in node.inside("bash", "-c", 'cd "$0" && for f in *; do echo "$f $(cat "$f")"; done', classes)
+                    .splitlines() if line.split(" ", 1)[0] in files)
+        return all(held.get(name) == text for name, text in files.items())
+
+    until("the plugin sees the changed classes", sees)
 
 
 def kill(which):

@@ -8,6 +8,7 @@ import pathlib
 import shutil
 import sys
 import tempfile
+import uuid
 
 from . import node, plugin
 from .wait import Failure, check, until
@@ -38,41 +39,69 @@ def prepare():
                         "metadata": {"name": name, "namespace": namespace}})
 
 
+def container(name="app", volumes=("secrets",), **more):
+    """A container that sleeps, with each volume mounted at a directory of its name."""
+    mounts = [{"name": volume, "mountPath": f"/{volume}", "readOnly": True} for volume in volumes]
+    return {"name": name, "image": IMAGE, "imagePullPolicy": "Never", "volumeMounts": mounts, **more}
+
+
+def spec(account="app", volumes=None, **more):
+    """A pod's spec; `volumes` is the class of each volume by its name."""
+    volumes = volumes or {"secrets": "db"}
+    return {
+        "serviceAccountName": account, "automountServiceAccountToken": False, "terminationGracePeriodSeconds": 0,
+        "containers": [container(volumes=volumes)],
+        "volumes": [{"name": name, "csi": {"driver": plugin.DRIVER, "readOnly": True, "volumeAttributes": {"secretVolume": of}}}
+                    for name, of in volumes.items()],
+        **more,
+    }
+
+
 class Pod:
     """One pod of a case; leaving the `with` block deletes it."""
 
-    def __init__(self, name, account="app", volume="db", namespace=NAMESPACE, **spec):
+    def __init__(self, name, account="app", volume="db", namespace=NAMESPACE, labels=None, **more):
         self.name, self.namespace = name, namespace
-        self._object = {
-            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace},
-            "spec": {
-                "serviceAccountName": account, "terminationGracePeriodSeconds": 0,
-                "containers": [{"name": "app", "image": IMAGE, "imagePullPolicy": "Never",
-                                "volumeMounts": [{"name": "secrets", "mountPath": "/secrets", "readOnly": True}]}],
-                "volumes": [{"name": "secrets", "csi": {"driver": plugin.DRIVER, "readOnly": True,
-                                                        "volumeAttributes": {"secretVolume": volume}}}],
-                **spec,
-            },
-        }
+        more.setdefault("volumes", {"secrets": volume})
+        whole = spec(account, **more) if isinstance(more["volumes"], dict) else {**spec(account), **more}
+        metadata = {"name": name, "namespace": namespace, "labels": labels or {}}
+        self.object = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": whole}
 
     def __enter__(self):
-        node.apply(self._object)
+        self.create()
         return self
 
     def __exit__(self, kind, *_):
         if kind is None or not issubclass(kind, Exception):
             self.delete()
 
+    def create(self):
+        """Tells the API server of it."""
+        node.apply(self.object)
+
     def delete(self):
         """Deletes it and waits until the API server has forgotten it."""
         node.kubectl("delete", "pod", self.name, "-n", self.namespace, "--ignore-not-found", "--timeout", "60s")
 
-    def wait_until_it_runs(self):
+    def forget(self):
+        """Takes it out of the API server at once, whatever kubelet has done."""
+        node.kubectl("delete", "pod", self.name, "-n", self.namespace, "--force", "--grace-period=0")
+
+    def wait_until_it_runs(self, seconds=START_SECONDS):
         """`Failure` with its events if it never does."""
         try:
-            node.kubectl("wait", "--for=condition=Ready", f"pod/{self.name}", "-n", self.namespace, f"--timeout={START_SECONDS}s")
+            node.kubectl("wait", "--for=condition=Ready", f"pod/{self.name}", "-n", self.namespace, f"--timeout={seconds}s")
         except Failure as failure:
             raise Failure(f"pod {self.name} does not run: {failure}; its events: {self.events()}") from None
+
+    def status(self):
+        """As the API server has it."""
+        return node.get("pod", self.name, "-n", self.namespace)["status"]
+
+    def life(self):
+        """Each container's id and how often it was started again: both stay while nobody touches the pod."""
+        return {one["name"]: (one["containerID"].removeprefix("containerd://"), one["restartCount"])
+                for one in self.status()["containerStatuses"]}
 
     def uid(self):
         """What the API server calls it."""
@@ -82,9 +111,20 @@ class Pod:
         """What the application reads from a file of the volume."""
         return self.run("cat", f"/secrets/{file}")
 
-    def run(self, *command):
-        """What a command prints inside the container; `Failure` if it fails."""
-        return node.kubectl("exec", "-n", self.namespace, self.name, "--", *command)
+    def run(self, *command, container="app"):
+        """What a command prints inside a container; `Failure` if it fails."""
+        return node.kubectl("exec", "-n", self.namespace, self.name, "-c", container, "--", *command)
+
+    def process(self):
+        """The id of its container's process, as the node has it."""
+        ((identity, _),) = self.life().values()
+        tasks = (line.split() for line in node.inside("ctr", "tasks", "ls").splitlines())
+        return next(pid for task, pid, *_ in tasks if task == identity)
+
+    def reader_without_api_server(self):
+        """How to read what the application reads, whoever else is gone."""
+        ((identity, _),) = self.life().values()
+        return lambda file: node.inside("ctr", "tasks", "exec", "--exec-id", uuid.uuid4().hex, identity, "cat", f"/secrets/{file}")
 
     def events(self):
         """The messages of its events."""
@@ -108,8 +148,18 @@ class Pod:
         return event
 
     def phase(self):
-        """As the API server has it."""
-        return node.get("pod", self.name, "-n", self.namespace)["status"]["phase"]
+        """Of its life, as the API server has it."""
+        return self.status()["phase"]
+
+
+@contextlib.contextmanager
+def untouched(*pods):
+    """What happens meanwhile neither takes files from running pods nor starts a container again."""
+    lives = [pod.life() for pod in pods]
+    yield
+    for pod, life in zip(pods, lives):
+        check(pod.read("password").endswith("-password"), f"{pod.name} has its files")
+        check(pod.life() == life, f"no container of {pod.name} was started again: {life}, now {pod.life()}")
 
 
 @contextlib.contextmanager

@@ -2,11 +2,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is there: of the pods' volumes inside the node, and of the node on the machine."""
 
+import contextlib
 import os
 import pathlib
+import re
+from collections import Counter
 
 from . import node, plugin
-from .wait import Failure
+from .wait import Failure, check, until
 
 
 def of_volumes():
@@ -29,6 +32,33 @@ def of_volumes():
 def of_pod(uid):
     """The traces that name a pod."""
     return [trace for trace in of_volumes() if uid in trace]
+
+
+def that_outlive_restarts():
+    """The traces of volumes, without what differs from one start of plugin or node to the next."""
+    own = plugin.pod()["metadata"]["uid"]
+    kept = (trace for trace in of_volumes() if ("~csi" in trace or plugin.STATE in trace or trace.startswith("directory")) and own not in trace)
+    return Counter(re.sub(r"\b\d+:\d+ |(shared|master|propagate_from):\d+ ", "", trace) for trace in kept if not trace.startswith("file"))
+
+
+@contextlib.contextmanager
+def nothing_leaks():
+    """After this there are no more mounts, directories and records than before it; its pods are gone by then."""
+    before = until("the volumes of earlier pods are gone", _no_volumes)
+    yield
+
+    def only_what_was():
+        new = that_outlive_restarts() - before
+        check(not new, "\n".join(new))
+        return True
+
+    until("nothing is left", only_what_was)
+
+
+def _no_volumes():
+    now = that_outlive_restarts()
+    check(not any("~csi" in trace for trace in now), "\n".join(now))
+    return now
 
 
 class Machine:

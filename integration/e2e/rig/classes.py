@@ -1,0 +1,57 @@
+# SPDX-FileCopyrightText: The Evanesce Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Classes of one case, beside those that all cases share (`manifests/classes.yaml`)."""
+
+import contextlib
+import json
+
+from . import node, openbao, plugin
+
+_API = "evanesce.dev/v1alpha1"
+
+
+def backend(name, role="payments", address=openbao.ADDRESS, **allow):
+    """A `SecretBackend` of the cases' OpenBao with one allow entry."""
+    entry = {"namespaces": ["payments"], "serviceAccounts": ["app"], "secrets": ["kv/payments/*"], **allow}
+    vault = {"address": address, "caFile": "openbao-ca.crt", "auth": {"kubernetes": {"mount": "kubernetes", "role": role, "audience": "vault"}}}
+    return {"apiVersion": _API, "kind": "SecretBackend", "metadata": {"name": name}, "spec": {"vault": vault, "allow": [entry]}}
+
+
+def volume(name, namespace="payments", backend="vault", files=None, every="5s"):
+    """A `SecretVolume`; `files` names secret and key for each path."""
+    files = files or {"password": ("kv/payments/db", "password")}
+    files = [{"path": path, "from": {"backend": backend, "secret": secret, "key": key}} for path, (secret, key) in files.items()]
+    return {"apiVersion": _API, "kind": "SecretVolume", "metadata": {"name": name, "namespace": namespace},
+            "spec": {"refresh": {"every": every, "jitter": "10%"}, "files": files}}
+
+
+def put(*objects):
+    """Creates or changes classes."""
+    _change({_file(one): json.dumps(one) for one in objects})
+
+
+def delete(*objects):
+    """Deletes classes."""
+    _change({_file(one): None for one in objects})
+
+
+@contextlib.contextmanager
+def made(*objects):
+    """Classes that are deleted at the end."""
+    put(*objects)
+    try:
+        yield
+    finally:
+        delete(*objects)
+
+
+def _file(one):
+    return f"{one['kind']}-{one['metadata'].get('namespace', '')}-{one['metadata']['name']}.yaml".lower()
+
+
+def _change(files):
+    node.kubectl("patch", "configmap", "evanesce-classes", "-n", plugin.NAMESPACE, "--type", "merge", "--patch", json.dumps({"data": files}))
+    # kubelet looks at a ConfigMap when it looks at the pod; a changed annotation makes it look now.
+    stamp = node.get("configmap", "evanesce-classes", "-n", plugin.NAMESPACE)["metadata"]["resourceVersion"]
+    node.kubectl("annotate", "pod", plugin.pod()["metadata"]["name"], "-n", plugin.NAMESPACE, f"evanesce.test/classes={stamp}", "--overwrite")
+    plugin.until_it_has_classes(files)
