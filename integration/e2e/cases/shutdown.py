@@ -12,12 +12,14 @@ READS_TO_THE_END = 'trap "test -s /secrets/password && echo read >/dev/terminati
 
 
 @case
-def a_graceful_shutdown_ends_pods_before_the_plugin_and_unmounts_their_volumes(_bao):
+def a_graceful_shutdown_ends_pods_before_the_plugin_and_unmounts_their_volumes(bao):
     last_reader = pod.container(command=["sh", "-c", READS_TO_THE_END])
     with traces.nothing_leaks():
         with running("shut-down", terminationGracePeriodSeconds=10, containers=[last_reader]) as ended:
             uid, ours = ended.uid(), plugin.pod()["metadata"]["name"]
             with logind.shutdown() as shutdown:
+                bao.put("payments/db", username="payments-app", password="last-password")
+                until("the kubelet that was started anew serves the pod", lambda: ended.read("password") == "last-password")
                 shutdown.begin()
                 check(not plugin.processes(), "the plugin has ended too")
                 left = [line for line in node.inside("cat", "/proc/1/mountinfo").splitlines() if uid in line]

@@ -91,6 +91,6 @@ class Machine:
     def _look(self):
         mounts = {f"mount {line.split(' ', 5)[4]}" for line in pathlib.Path("/proc/self/mountinfo").read_text().splitlines()}
         places = {f"path {place}" for place in self._PLACES if os.path.exists(place)}
-        cgroups = {f"cgroup {path}" for path in pathlib.Path("/sys/fs/cgroup").glob("**/kubepods")}
+        cgroups = {f"cgroup {path}" for path, _, _ in os.walk("/sys/fs/cgroup") if path.endswith("/kubepods")}
         links = {f"interface {name}" for name in os.listdir("/sys/class/net")}
         return mounts | places | cgroups | links
