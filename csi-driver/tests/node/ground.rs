@@ -40,13 +40,17 @@ use crate::fake_mounts::FakeMounts;
 /// One mebibyte: what a volume of small files takes.
 pub(crate) const VOLUME: u64 = 1 << 20;
 
-/// Wall time that goes with the runtime's.
-pub(crate) struct TestClock(pub(crate) Instant);
+/// Wall time that goes with the runtime's, wrong by so many seconds.
+pub(crate) struct TestClock {
+    pub(crate) start: Instant,
+    pub(crate) ahead: i64,
+}
 
 impl Clock for TestClock {
     fn now(&self) -> SystemTime {
         // 2026-01-01
-        SystemTime::UNIX_EPOCH + Duration::from_secs(1_767_225_600) + self.0.elapsed()
+        let start = 1_767_225_600_i64.saturating_add(self.ahead);
+        SystemTime::UNIX_EPOCH + Duration::from_secs(start.unsigned_abs()) + self.start.elapsed()
     }
 
     fn monotonic(&self) -> Instant {
@@ -73,12 +77,28 @@ impl Node {
     }
 
     pub(crate) async fn with_limits(node: u64, namespace: u64) -> Self {
+        Self::fresh(node, namespace, 0).await
+    }
+
+    /// A node whose clock is wrong by so many seconds.
+    pub(crate) async fn with_clock_ahead(ahead: i64) -> Self {
+        Self::fresh(1 << 30, 1 << 30, ahead).await
+    }
+
+    async fn fresh(node: u64, namespace: u64, ahead: i64) -> Self {
         let backend = FakeBackend::new("store");
         backend.put("kv/db", &[("username", "app"), ("password", "first")]);
         let classes = Arc::new(MemoryClasses::new());
         classes.set("db", spec(&["username kv/db username", "password kv/db password"]));
         let budget = Budget::new(node, namespace);
-        Self::start(backend, Arc::new(FakeMounts::new()), classes, budget, Arc::new(TestClock(Instant::now()))).await
+        Self::start(
+            backend,
+            Arc::new(FakeMounts::new()),
+            classes,
+            budget,
+            Arc::new(TestClock { start: Instant::now(), ahead }),
+        )
+        .await
     }
 
     /// The engine half dies and another one starts.

@@ -3,6 +3,8 @@
 
 //! Tokens live between republishes and nowhere else.
 
+use std::time::Duration;
+
 use tokio::time::advance;
 use tonic::Code;
 
@@ -27,6 +29,26 @@ async fn a_volume_whose_token_expired_waits_for_the_next_one_and_is_due_with_it(
     node.publish(&with_token(pod, FAR)).await.unwrap();
     until("the volume is refreshed", || node.refreshed("ok", 1)).await;
     node.assert_whole(&node.pod("payments", "pod-1"), "second");
+}
+
+/// Kubelet asks for tokens of 600 s, the shortest there are, and for new ones when four fifths have passed.
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_is_a_minute_wrong_costs_no_refresh() {
+    const LIFE: u64 = 600;
+    const RENEWAL: u64 = 480;
+    const SYNC: u64 = 60;
+    for ahead in [-60, 60] {
+        let node = Node::with_clock_ahead(ahead).await;
+        for second in (0..3600).step_by(SYNC as usize) {
+            let expires = second / RENEWAL * RENEWAL + LIFE;
+            let expires = format!("2026-01-01T{:02}:{:02}:{:02}Z", expires / 3600, expires / 60 % 60, expires % 60);
+            node.publish(&with_token(node.pod("payments", "pod-1"), &expires)).await.unwrap();
+            advance(Duration::from_secs(SYNC)).await;
+            settle().await;
+        }
+        until("an hour of refreshes", || node.refreshed("unchanged", 3600 / EVERY.as_secs())).await;
+        assert!(node.refreshed("unauthenticated", 0), "with a clock that is {ahead} s ahead");
+    }
 }
 
 #[tokio::test(start_paused = true)]
