@@ -17,6 +17,7 @@ mod takeover;
 mod user_namespace;
 mod volumes;
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs::OpenOptions;
 use std::os::fd::{AsFd, OwnedFd};
@@ -140,7 +141,8 @@ fn engine_user(args: &Args) -> Result<EngineUser, Box<dyn Error>> {
 fn leave(args: &Args, user: EngineUser) -> Leave {
     const DNS: u16 = 53;
     let api_server = args.kubernetes.then_some(args.api_server_port);
-    let connect = args.backend_ports.iter().copied().chain(api_server).chain([DNS]).collect();
+    let connect = args.backend_ports.iter().copied().chain(api_server).chain([DNS]);
+    let connect = connect.collect::<BTreeSet<_>>().into_iter().collect();
     Leave { user, connect, listen: args.http_address.0.map(|address| address.port()) }
 }
 

@@ -158,7 +158,7 @@ impl Tokens {
     pub fn get(&self, audience: &Audience, now: SystemTime) -> Result<&Arc<Token>, Error> {
         let Some(token) = self.0.get(audience) else {
             return Err(Error::unauthenticated(format!(
-                "kubelet sent no token for audience {audience:?}: add it to tokenRequests of the CSIDriver object (Helm value `tokenRequests`)",
+                "kubelet sent no token for audience {audience:?}: add it to tokenRequests of the CSIDriver object (Helm value `audiences`)",
                 audience = audience.as_str()
             )));
         };
@@ -253,7 +253,7 @@ mod tests {
         assert!(tokens.get(&vault, end - Duration::from_secs(1)).is_ok());
         assert_eq!(tokens.get(&vault, end).err().unwrap().kind(), Kind::Unauthenticated);
         let missing = tokens.get(&Audience::new("aws"), end).err().unwrap();
-        assert!(missing.message().contains("tokenRequests"), "{missing}");
+        assert!(missing.message().contains("Helm value `audiences`"), "{missing}");
     }
 
     #[test]

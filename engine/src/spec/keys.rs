@@ -184,7 +184,7 @@ pub static VAULT_KUBERNETES: Table = Table {
             "audience",
             Form::Text { longest: 512 },
             "`vault`",
-            "The audience of the pod's token; also in `tokenRequests` of the CSIDriver object (Helm value `tokenRequests`).",
+            "The audience of the pod's token; also in `tokenRequests` of the CSIDriver object (Helm value `audiences`).",
         ),
     ],
     later: &[],
