@@ -10,6 +10,8 @@ use std::time::Duration;
 use clap::Parser;
 use evanesce_runtime::telemetry::{LogFormat, TelemetryError};
 
+use crate::warden::Selinux;
+
 /// The CSI node plugin: secrets as files in pods, on tmpfs that nobody else can read.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "evanesce-csi", version)]
@@ -97,6 +99,10 @@ pub struct Args {
     /// Run both halves under one uid. Taken for granted in a user namespace that has only one.
     #[arg(long, env = "EVANESCE_SINGLE_UID")]
     pub single_uid: bool,
+
+    /// The SELinux label of volumes on a node with SELinux, so that containers may read them; `none` leaves it to the policy.
+    #[arg(long, env = "EVANESCE_SELINUX_CONTEXT", default_value = "system_u:object_r:container_file_t:s0")]
+    pub selinux_context: Selinux,
 
     /// Where to serve metrics and health; `none` turns them off.
     #[arg(long, env = "EVANESCE_HTTP_ADDRESS", default_value = "127.0.0.1:9811", value_parser = http_address)]
@@ -310,6 +316,10 @@ mod tests {
             ("--http-address", "9811", "127.0.0.1:9811"),
             ("--backend-ports", "443,https", "invalid"),
             ("--backend-ports", "0", "0 is not in"),
+            ("--selinux-context", "container_file_t", "user:role:type:level"),
+            ("--selinux-context", "a:b:c:s0,size=1", "user:role:type:level"),
+            ("--selinux-context", "a:b:c:s0\"", "user:role:type:level"),
+            ("--selinux-context", "", "user:role:type:level"),
             ("--audit", "syslog", "file:/absolute/path"),
             ("--audit", "file:x", "absolute"),
             ("--node-tmpfs-limit", "5MB", "512Mi"),

@@ -20,7 +20,7 @@ pub const VOLUME_SOURCE: &str = "evanesce";
 
 /// A tmpfs to be made. All of them are `nosuid,nodev,noexec`, and `noswap` where the kernel has it.
 #[derive(Debug, Clone, Copy)]
-pub struct Tmpfs {
+pub struct Tmpfs<'a> {
     /// The mount source to show.
     pub source: &'static str,
     /// Bytes; never 0, which tmpfs reads as "no limit".
@@ -31,6 +31,24 @@ pub struct Tmpfs {
     pub mode: u32,
     /// Owner and group of the root directory.
     pub owner: u32,
+    /// The SELinux label of everything in it; the policy's own where absent. A kernel without SELinux refuses any.
+    pub context: Option<&'a str>,
+}
+
+impl Tmpfs<'_> {
+    /// What the file system is told, as names and values; a name without a value is a flag.
+    fn options(&self, noswap: bool) -> Vec<(&'static str, String)> {
+        let mut options = vec![
+            ("size", self.size.to_string()),
+            ("nr_inodes", self.inodes.to_string()),
+            ("mode", format!("{:04o}", self.mode)),
+            ("uid", self.owner.to_string()),
+            ("gid", self.owner.to_string()),
+        ];
+        options.extend(self.context.map(|label| ("context", label.to_owned())));
+        options.extend(noswap.then(|| ("noswap", String::new())));
+        options
+    }
 }
 
 /// One mount, as the kernel describes it.
@@ -69,7 +87,7 @@ pub trait Kernel {
     ///
     /// # Errors
     /// The kernel's.
-    fn make_tmpfs(&self, tmpfs: &Tmpfs) -> io::Result<OwnedFd>;
+    fn make_tmpfs(&self, tmpfs: &Tmpfs<'_>) -> io::Result<OwnedFd>;
 
     /// A second, private mount of the same file system, mounted nowhere.
     ///

@@ -10,6 +10,7 @@ mod failure;
 mod paths;
 mod records;
 mod requests;
+mod selinux;
 mod signals;
 mod sockets;
 mod supervise;
@@ -35,6 +36,7 @@ pub use credentials::CredentialsDir;
 pub use paths::PodsDir;
 pub use records::{Records, StateDir, StateError};
 pub use requests::{Answer, Requests};
+pub use selinux::{Selinux, SelinuxContext};
 pub use sockets::Socket;
 pub use supervise::{Fatal, Greeting, Supervisor};
 pub use volumes::Volumes;
@@ -77,6 +79,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let (kernel, mut reduced) = LinuxKernel::probe(owner, state.staging()?)?;
     let state = state.ensure_tmpfs(&kernel)?;
     let kernel = kernel.with_staging(state.staging()?)?;
+    let label = args.selinux_context.label(Path::new("/proc"), &kernel)?;
     let mounting = if reduced.contains(&Reduced::MountCalls) { Mounting::ByPath } else { Mounting::ByDescriptor };
     if user == EngineUser::Wardens {
         reduced.extend([Reduced::SingleUid, Reduced::FileOwners]);
@@ -104,7 +107,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         let mut fds = vec![csi.as_fd().try_clone_to_owned()?, registration.as_fd().try_clone_to_owned()?];
         fds.extend(audit);
         let greeting = Greeting { config: engine_config(args, reduced), digest_key, fds };
-        let volumes = Volumes::new(kernel, pods, owner, args.node_tmpfs_limit);
+        let volumes = Volumes::new(kernel, pods, owner, args.node_tmpfs_limit).labelled(label);
         let requests = Requests::new(volumes, records, credentials, csi.clone());
         Ok(Supervisor::new(requests, greeting, launcher, signals))
     };

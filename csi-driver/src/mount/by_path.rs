@@ -42,12 +42,9 @@ impl Staging {
     }
 
     /// A new tmpfs, mounted here.
-    pub(super) fn make_tmpfs(&self, tmpfs: &Tmpfs, noswap: bool) -> io::Result<OwnedFd> {
-        let Tmpfs { source, size, inodes, mode, owner } = tmpfs;
-        let noswap = if noswap { ",noswap" } else { "" };
-        let options =
-            CString::new(format!("size={size},nr_inodes={inodes},mode={mode:04o},uid={owner},gid={owner}{noswap}"))?;
-        self.stage(|place| mount(*source, place, "tmpfs", FLAGS, options.as_c_str()))
+    pub(super) fn make_tmpfs(&self, tmpfs: &Tmpfs<'_>, noswap: bool) -> io::Result<OwnedFd> {
+        let options = CString::new(text(&tmpfs.options(noswap)))?;
+        self.stage(|place| mount(tmpfs.source, place, "tmpfs", FLAGS, options.as_c_str()))
     }
 
     /// A mount that is here does not end with its last descriptor, as a detached one does.
@@ -103,6 +100,16 @@ impl Drop for Staging {
     }
 }
 
+/// Options as `mount(2)` takes them. A label may hold commas, which are its own in quotes (SELinux takes those off).
+fn text(options: &[(&'static str, String)]) -> String {
+    let option = |(name, value): &(&str, String)| match (*name, value.as_str()) {
+        (flag, "") => flag.to_owned(),
+        ("context", label) => format!("context=\"{label}\""),
+        (name, value) => format!("{name}={value}"),
+    };
+    options.iter().map(option).collect::<Vec<_>>().join(",")
+}
+
 /// Moves a mount from here to its target.
 pub(super) fn attach(mount: BorrowedFd<'_>, target: BorrowedFd<'_>) -> io::Result<()> {
     Ok(mount_move(path(mount), path(target))?)
@@ -122,4 +129,21 @@ pub(super) fn unmount_root(root: BorrowedFd<'_>) -> io::Result<()> {
 
 fn path(file: impl AsFd) -> String {
     format!("/proc/thread-self/fd/{}", file.as_fd().as_raw_fd())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_labels_commas_end_no_option_and_without_a_label_there_is_none() {
+        let label = Some("system_u:object_r:container_file_t:s0:c1,c2");
+        let mut tmpfs = Tmpfs { source: "evanesce", size: 4096, inodes: 8, mode: 0o755, owner: 7, context: label };
+        assert_eq!(
+            text(&tmpfs.options(true)),
+            "size=4096,nr_inodes=8,mode=0755,uid=7,gid=7,context=\"system_u:object_r:container_file_t:s0:c1,c2\",noswap"
+        );
+        tmpfs.context = None;
+        assert_eq!(text(&tmpfs.options(false)), "size=4096,nr_inodes=8,mode=0755,uid=7,gid=7");
+    }
 }

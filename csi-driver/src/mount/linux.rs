@@ -65,7 +65,7 @@ impl LinuxKernel {
         let fail = |step| move |error: io::Error| TooOld { step, cure: cure(&error), error };
         let mut reduced = Vec::new();
         let mut kernel = Self { noswap: true, staging: None, by_path };
-        let tmpfs = Tmpfs { source: VOLUME_SOURCE, size: 1 << 16, inodes: 8, mode: 0o755, owner };
+        let tmpfs = Tmpfs { source: VOLUME_SOURCE, size: 1 << 16, inodes: 8, mode: 0o755, owner, context: None };
 
         let mount = match kernel.make_tmpfs(&tmpfs) {
             Ok(mount) => mount,
@@ -121,19 +121,18 @@ impl LinuxKernel {
 }
 
 impl Kernel for LinuxKernel {
-    fn make_tmpfs(&self, tmpfs: &Tmpfs) -> io::Result<OwnedFd> {
+    fn make_tmpfs(&self, tmpfs: &Tmpfs<'_>) -> io::Result<OwnedFd> {
         if let Some(staging) = &self.by_path {
             return staging.make_tmpfs(tmpfs, self.noswap);
         }
         let context = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_set_string(&context, "source", tmpfs.source)?;
-        fsconfig_set_string(&context, "size", tmpfs.size.to_string())?;
-        fsconfig_set_string(&context, "nr_inodes", tmpfs.inodes.to_string())?;
-        fsconfig_set_string(&context, "mode", format!("{:04o}", tmpfs.mode))?;
-        fsconfig_set_string(&context, "uid", tmpfs.owner.to_string())?;
-        fsconfig_set_string(&context, "gid", tmpfs.owner.to_string())?;
-        if self.noswap {
-            fsconfig_set_flag(&context, "noswap")?;
+        for (name, value) in tmpfs.options(self.noswap) {
+            if value.is_empty() {
+                fsconfig_set_flag(&context, name)?;
+            } else {
+                fsconfig_set_string(&context, name, value)?;
+            }
         }
         fsconfig_create(&context)?;
         let attributes =

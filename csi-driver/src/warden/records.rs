@@ -160,7 +160,7 @@ impl StateDir {
             return Ok(self);
         }
         let owner = rustix::process::geteuid().as_raw();
-        let tmpfs = Tmpfs { source: STATE_SOURCE, size: 16 << 20, inodes: 16_384, mode: 0o700, owner };
+        let tmpfs = Tmpfs { source: STATE_SOURCE, size: 16 << 20, inodes: 16_384, mode: 0o700, owner, context: None };
         let mount = kernel.make_tmpfs(&tmpfs).map_err(self.io("making its tmpfs"))?;
         kernel.attach(mount.as_fd(), self.directory.as_fd()).map_err(self.io("mounting its tmpfs"))?;
         let directory = open_directory(&self.path).map_err(self.io("opening it"))?;

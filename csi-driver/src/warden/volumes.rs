@@ -14,6 +14,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid, chowna
 
 use super::failure::{busy, failed, internal, invalid, no_space, not_found};
 use super::paths::{PodsDir, beneath, is_empty};
+use super::selinux::SelinuxContext;
 use crate::mount::{Access, Kernel, Mount, Tmpfs, VOLUME_SOURCE};
 use crate::protocol::{
     ErrorKind, MAX_INODES, MAX_OWN, Owner, TargetPath, VolumeId, VolumePath, WardenError, inodes_for,
@@ -29,6 +30,7 @@ pub struct Volumes<K> {
     pods: PodsDir,
     owner: u32,
     ceiling: u64,
+    label: Option<SelinuxContext>,
     kept: HashMap<VolumeId, Kept>,
 }
 
@@ -63,7 +65,13 @@ impl Kept {
 impl<K: Kernel> Volumes<K> {
     /// No volumes yet. Their root directories will belong to `owner`, and all of them together hold `ceiling` bytes.
     pub fn new(kernel: K, pods: PodsDir, owner: u32, ceiling: u64) -> Self {
-        Self { kernel, pods, owner, ceiling, kept: HashMap::new() }
+        Self { kernel, pods, owner, ceiling, label: None, kept: HashMap::new() }
+    }
+
+    /// The same, with an SELinux label for everything in a volume.
+    #[must_use]
+    pub fn labelled(self, label: Option<SelinuxContext>) -> Self {
+        Self { label, ..self }
     }
 
     /// Makes a volume and opens its root directory.
@@ -80,7 +88,8 @@ impl<K: Kernel> Volumes<K> {
             return Err(invalid(format!("volume {volume}: {inodes} inodes is not within 1 to {MAX_INODES}")));
         }
         self.check_size(&volume, size)?;
-        let tmpfs = Tmpfs { source: VOLUME_SOURCE, size, inodes, mode: 0o755, owner: self.owner };
+        let context = self.label.as_ref().map(SelinuxContext::as_str);
+        let tmpfs = Tmpfs { source: VOLUME_SOURCE, size, inodes, mode: 0o755, owner: self.owner, context };
         let mount = self.kernel.make_tmpfs(&tmpfs).map_err(failed("making a tmpfs"))?;
         crash_point!("make:tmpfs-made");
         let (root, device) = open_root(mount.as_fd())?;

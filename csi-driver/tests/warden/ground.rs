@@ -143,7 +143,7 @@ pub(crate) fn mounts_of(source: &str) -> usize {
 
 /// A tmpfs that is not ours, on the path.
 pub(crate) fn foreign_tmpfs(kernel: &LinuxKernel, path: &Path) {
-    let tmpfs = Tmpfs { source: "somebody", size: 1 << 16, inodes: 16, mode: 0o755, owner: 0 };
+    let tmpfs = Tmpfs { source: "somebody", size: 1 << 16, inodes: 16, mode: 0o755, owner: 0, context: None };
     let mount = kernel.make_tmpfs(&tmpfs).unwrap();
     let target = rustix::fs::open(path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty()).unwrap();
     kernel.attach(mount.as_fd(), target.as_fd()).unwrap();
