@@ -4,6 +4,7 @@
 //! Classes in memory, and the one backend they name.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -45,13 +46,20 @@ pub(crate) fn spec(files: &[&str]) -> VolumeSpec {
 }
 
 pub(crate) struct MemoryClasses {
+    unknown: AtomicBool,
     volumes: Mutex<HashMap<String, Class<VolumeSpec>>>,
     changes: watch::Sender<u64>,
 }
 
 impl MemoryClasses {
     pub(crate) fn new() -> Self {
-        Self { volumes: Mutex::default(), changes: watch::channel(1).0 }
+        Self { unknown: AtomicBool::new(false), volumes: Mutex::default(), changes: watch::channel(1).0 }
+    }
+
+    /// From now on nothing is known yet, or everything is again.
+    pub(crate) fn set_unknown(&self, unknown: bool) {
+        self.unknown.store(unknown, Ordering::Relaxed);
+        self.changes.send_modify(|revision| *revision += 1);
     }
 
     /// Makes or edits a class.
@@ -74,6 +82,9 @@ impl ClassSource for MemoryClasses {
 
     /// Every namespace has the same classes, but `no-classes`.
     fn volume(&self, namespace: &Namespace, name: &VolumeClassName) -> Lookup<VolumeSpec> {
+        if self.unknown.load(Ordering::Relaxed) {
+            return Lookup::NotKnownYet("nobody has answered yet".to_owned());
+        }
         if namespace.as_str() == "no-classes" {
             return Lookup::Absent(None);
         }

@@ -13,6 +13,7 @@ mod failures;
 mod fake_mounts;
 mod ground;
 mod health;
+mod late_classes;
 mod raw;
 mod refreshes;
 mod requests;
