@@ -43,7 +43,7 @@ async fn a_class_that_is_not_known_any_more_makes_no_volume_due_and_harms_none()
     let (node, pod) = published().await;
     let before = node.backend.counts();
     node.classes.set_unknown(true);
-    for _ in 0..2 {
+    for _ in 0..4 {
         advance(Duration::from_secs(60)).await;
         settle().await;
     }
