@@ -38,6 +38,7 @@ pub(crate) enum Output {
 pub(crate) enum Command {
     Demo(Demo),
     Check(Check),
+    Volumes(Volumes),
     Keygen(Keygen),
     Seal(Seal),
     Unseal(Unseal),
@@ -86,6 +87,50 @@ pub(crate) struct Check {
     /// Files of classes, folders of such files, or - for standard input
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+}
+
+/// List the volumes of this node
+///
+/// Asks the node plugin, over a socket that only root can use, what it has: whose each volume is, which generation of its
+/// files the pod sees, how long ago its backends were known to have that (AGE), when they are asked again (NEXT), and how
+/// the last attempt failed, if it did. Never a value. No backend is asked. The table shows the first sixteen characters of a
+/// volume's id, which find it in the log.
+///
+/// Run it where the plugin runs: kubectl exec -n NAMESPACE POD -- /evanesce volumes, with the plugin's pod of that node.
+#[derive(clap::Args)]
+#[command(after_help = "Exit codes:\n  \
+        0   listed, whatever the volumes are like\n  \
+        1   failed\n  \
+        2   the command line is wrong\n  \
+        69  no node plugin runs here\n  \
+        75  it does not answer: it may be starting again\n  \
+        77  only root may ask\n\n\
+    With --output json:\n  \
+        {\"ok\":true,\"node\":…,\"volumes\":[{\"volume\":…,\"state\":…,\"namespace\":…,\"pod\":…,\"pod_uid\":…,\n  \
+        \"service_account\":…,\"class\":…,\"target\":…,\"generation\":…,\"age_seconds\":…,\"next_refresh_seconds\":…,\n  \
+        \"failures\":…,\"last_error\":{\"kind\":…,\"message\":…}}]}\n\
+    State: delivering (the pod waits), live, stale (the pod keeps the last good files), leaving, left_alone (another\n\
+    version's: its pod keeps its files). What is not known, or does not apply, is null; a next_refresh_seconds of 0 is a\n\
+    refresh that is due or under way.")]
+pub(crate) struct Volumes {
+    /// The plugin's --state-dir
+    #[arg(
+        long,
+        env = "EVANESCE_STATE_DIR",
+        hide_env_values = true,
+        value_name = "DIRECTORY",
+        default_value = "/run/evanesce"
+    )]
+    pub(crate) state_dir: PathBuf,
+    /// The plugin's --driver-name, where several plugins run on the node
+    #[arg(long, env = "EVANESCE_DRIVER_NAME", hide_env_values = true, value_name = "NAME")]
+    pub(crate) driver_name: Option<String>,
+    /// Only volumes of pods in this namespace
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Only volumes whose last attempt failed
+    #[arg(long)]
+    pub(crate) stale: bool,
 }
 
 /// Make an age identity for a sealed backend

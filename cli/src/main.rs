@@ -1,8 +1,8 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! `evanesce`, the command-line tool: see a demonstration, check classes, make keys, seal and unseal secrets, look into
-//! memory.
+//! `evanesce`, the command-line tool: see a demonstration, check classes, list a node's volumes, make keys, seal and unseal
+//! secrets, look into memory.
 
 mod args;
 mod check;
@@ -12,7 +12,9 @@ mod input;
 mod keygen;
 mod output;
 mod seal;
+mod socket;
 mod unseal;
+mod volumes;
 
 use std::process::ExitCode;
 
@@ -34,6 +36,7 @@ fn main() -> ExitCode {
     let done = match command {
         Command::Demo(args) => demo::run(&args, output),
         Command::Check(args) => check::run(&args, output),
+        Command::Volumes(args) => volumes::run(&args, output),
         Command::Keygen(args) => secretly(|| keygen::run(&args, output)),
         Command::Seal(args) => secretly(|| seal::run(&args, output)),
         Command::Unseal(args) => secretly(|| unseal::run(&args)),

@@ -4,8 +4,8 @@
 //! The half without privileges: talks to kubelet and to secret stores, sees secrets, may do nothing else.
 //!
 //! This file builds the parts and joins them; what they do is in the files beside it, in the order of the straight line:
-//! [`server`] and [`service`] hear kubelet, [`publish_request`] parses, [`volumes`] and [`volume`] are the state, [`plugin`]
-//! has the verbs, [`tmpfs_target`] and [`budget`] make room, [`refresher`] and [`adoption`] keep it so.
+//! [`server`] and [`service`] hear kubelet and the operator, [`publish_request`] parses, [`volumes`] and [`volume`] are the
+//! state, [`plugin`] has the verbs, [`tmpfs_target`] and [`budget`] make room, [`refresher`] and [`adoption`] keep it so.
 
 pub mod adoption;
 pub mod budget;
@@ -56,6 +56,7 @@ use evanesce_engine::projection::DigestKey;
 use evanesce_engine::reach::Reach;
 use evanesce_proto::csi::identity_server::IdentityServer;
 use evanesce_proto::csi::node_server::NodeServer;
+use evanesce_proto::node::node_admin_server::NodeAdminServer;
 use evanesce_proto::registration::registration_server::RegistrationServer;
 use evanesce_runtime::alloc;
 use evanesce_runtime::arena::{Arena, ArenaError, ArenaKind};
@@ -74,6 +75,7 @@ use self::keeping::{ArenaKeep, WardenFiles};
 use self::metrics::{Memory, Metrics, Scraped};
 use self::mounts::Mounts;
 use self::plugin::Plugin;
+use self::service::admin::AdminService;
 use self::service::identity::IdentityService;
 use self::service::node::NodeService;
 use self::service::registration::RegistrationService;
@@ -143,7 +145,7 @@ pub fn begin(unlisted: Unlisted) -> Result<Start, Box<dyn StdError>> {
 
 /// Runs until the warden asks for a drain, is gone, or something this half cannot do without fails.
 async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
-    let Start { restarts, config, digest_key, csi, registration, audit, channel } = start;
+    let Start { restarts, config, digest_key, csi, registration, admin, audit, channel } = start;
     let warden = WardenClient::new(channel)?;
     let arena = open_arena()?;
     let node = NodeName::parse(&config.node_name)?;
@@ -228,6 +230,7 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
     let (refused, mut kubelet_refused) = mpsc::channel(1);
     let identity = IdentityService { driver_name: config.driver_name.clone(), readiness: readiness.clone() };
     let keep: Arc<dyn Keep> = Arc::new(ArenaKeep(arena));
+    let admin_service = AdminService { plugin: Arc::clone(&plugin), node: node.clone() };
     let node = NodeService { plugin: Arc::clone(&plugin), node, keep };
     let services = Routes::new(IdentityServer::new(identity)).add_service(NodeServer::new(node));
     let calls = server::serve(server::listener(csi)?, services, Arc::clone(&metrics), stop.clone());
@@ -240,9 +243,11 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
     let registrations = server::serve(
         server::listener(registration)?,
         Routes::new(RegistrationServer::new(registration_service)),
-        metrics,
+        Arc::clone(&metrics),
         stop.clone(),
     );
+    let questions = Routes::new(NodeAdminServer::new(admin_service));
+    loops.spawn(server::serve(server::listener(admin)?, questions, metrics, stop.clone()));
     let (mut calls, registrations) = (tokio::spawn(calls), loops.spawn(registrations));
     info!(node = config.node_name, driver = config.driver_name, "ready for kubelet");
     let serving = warden.clone();

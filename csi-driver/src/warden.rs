@@ -21,6 +21,7 @@ mod volumes;
 use std::collections::BTreeSet;
 use std::error::Error;
 use std::fs::OpenOptions;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
@@ -91,29 +92,33 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         tracing::warn!(missing = missing.as_str(), "reduced: this machine does not give this protection");
     }
     let digest_key = state.digest_key()?;
+    let admin_path = state.admin_socket();
     let records = Records::load(state)?;
     let audit = open_audit(&args.audit)?;
 
-    let csi = Socket::bind(&args.csi_socket).map_err(flag("--csi-socket", &args.csi_socket))?;
-    let path = args.registration_socket();
-    let registration = Socket::bind(&path).map_err(flag("--registration-dir", &path));
-    let registration = registration.inspect_err(|_| csi.remove())?;
-
+    let mut bound = Vec::new();
     let serve = || -> Result<Supervisor<LinuxKernel>, Box<dyn Error>> {
+        let mut bind = |name, path: &Path| {
+            let socket = Socket::bind(path).map_err(flag(name, path))?;
+            bound.push(socket.clone());
+            Ok::<_, String>(socket)
+        };
+        let csi = bind("--csi-socket", &args.csi_socket)?;
+        let registration = bind("--registration-dir", &args.registration_socket())?;
+        let admin = bind("--state-dir", &admin_path)?;
         crash_point!("start:sockets-bound");
         let launcher = launcher::start(&leave(args, user), &[classes_path(args).to_owned(), args.sealed_dir.clone()])?;
         crash_point!("start:launcher-started");
         confine::warden(mounting)?;
-        let mut fds = vec![csi.as_fd().try_clone_to_owned()?, registration.as_fd().try_clone_to_owned()?];
-        fds.extend(audit);
+        let listeners = [&csi, &registration, &admin].map(|socket| socket.as_fd().try_clone_to_owned());
+        let fds = listeners.into_iter().chain(audit.map(Ok)).collect::<io::Result<_>>()?;
         let greeting = Greeting { config: engine_config(args, reduced), digest_key, fds };
         let volumes = Volumes::new(kernel, pods, owner, args.node_tmpfs_limit).labelled(label);
-        let requests = Requests::new(volumes, records, credentials, csi.clone());
+        let requests = Requests::new(volumes, records, credentials, csi);
         Ok(Supervisor::new(requests, greeting, launcher, signals))
     };
     let ended = serve().and_then(|mut supervisor| Ok(supervisor.run()?));
-    csi.remove();
-    registration.remove();
+    bound.iter().for_each(Socket::remove);
     ended
 }
 
@@ -198,6 +203,6 @@ fn open_audit(audit: &Audit) -> Result<Option<OwnedFd>, Box<dyn Error>> {
 }
 
 /// Names the flag that an error is about.
-fn flag<'a>(name: &'static str, path: &'a Path) -> impl FnOnce(std::io::Error) -> String + use<'a> {
+fn flag<'a>(name: &'static str, path: &'a Path) -> impl FnOnce(io::Error) -> String + use<'a> {
     move |error| format!("{name} {}: {error}", path.display())
 }

@@ -137,7 +137,6 @@ fn volume(root: &Path) -> Volume {
         size,
         refresh: Refresh::default(),
         keep_previous: Duration::ZERO,
-        failures: 0,
         recorded: true,
         generation: 1,
     };

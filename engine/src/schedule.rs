@@ -63,6 +63,11 @@ impl<K: Clone + Eq + Hash + Ord> Schedule<K> {
         due
     }
 
+    /// The deadline of `key`.
+    pub fn at(&self, key: &K) -> Option<Instant> {
+        self.by_key.get(key).copied()
+    }
+
     /// The next deadline.
     pub fn next(&self) -> Option<Instant> {
         self.by_time.first().map(|(at, _)| *at)

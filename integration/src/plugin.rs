@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Output};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
@@ -132,6 +132,22 @@ impl Plugin {
     pub fn registration_socket(&self) -> PathBuf {
         // The name holds an `@`: without one, the authority that kubelet sends is none (see `kubelet::dial`).
         self.files.registration.join(format!("{DRIVER}@reg.sock"))
+    }
+
+    /// The socket that the operator asks.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.files.state.join(DRIVER).join("admin.sock")
+    }
+
+    /// What `evanesce volumes` says of it, with these arguments more.
+    ///
+    /// # Errors
+    /// When it cannot be built or started.
+    pub fn volumes(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = Command::new(binaries::evanesce()?);
+        command.env_clear().arg("volumes").arg("--state-dir").arg(&self.files.state).args(arguments);
+        Ok(command.output()?)
     }
 
     /// Kubelet's directory of pods.

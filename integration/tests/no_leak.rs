@@ -69,6 +69,8 @@ async fn a_secret_and_a_token_are_nowhere_but_in_the_volume() {
     world.backend.admin().put("kv", "payments/canary", json!({"password": SECOND})).await.unwrap();
     wait::until("the second canary is there", || sight::text(volume.target_path(), "password") == SECOND).await;
     let metrics = world.plugin.metrics().await.unwrap();
+    let listing = world.plugin.volumes(&["--output", "json"]).unwrap().stdout;
+    assert!(!listing.is_empty(), "nothing is listed");
     let mut processes = processes(&world.plugin.processes());
     world.plugin.kill_engine().await.unwrap();
     world.kubelet.publish(&volume).await.unwrap();
@@ -89,6 +91,7 @@ async fn a_secret_and_a_token_are_nowhere_but_in_the_volume() {
     let places = BTreeMap::from([
         ("log", log),
         ("metrics", metrics),
+        ("listing", String::from_utf8(listing).unwrap()),
         ("audit", audit.join("\n")),
         ("answers", refusals.iter().map(|status| format!("{status:?}")).collect::<Vec<_>>().join("\n")),
         ("/proc", processes.join("\n")),
@@ -167,7 +170,7 @@ fn contents(directory: &Path) -> String {
         let path = entry.path();
         if path.is_dir() {
             text.push_str(&contents(&path));
-        } else {
+        } else if path.is_file() {
             text.push_str(&String::from_utf8_lossy(&fs::read(&path).unwrap()));
         }
     }

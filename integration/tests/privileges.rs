@@ -121,7 +121,7 @@ async fn the_engine_uid_is_a_setting_and_never_one_that_others_share() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_sockets_are_for_root_alone() {
     let world = World::recorded().await.unwrap();
-    for socket in [world.plugin.csi_socket(), &world.plugin.registration_socket()] {
+    for socket in [world.plugin.csi_socket(), &world.plugin.registration_socket(), &world.plugin.admin_socket()] {
         let metadata = fs::metadata(socket).unwrap();
         assert_eq!(metadata.mode() & 0o7777, 0o600, "{}", socket.display());
         assert_eq!((metadata.uid(), metadata.gid()), (0, 0), "{}", socket.display());

@@ -20,10 +20,9 @@ use anyhow::{Context as _, anyhow, bail, ensure};
 use evanesce_csi::Role;
 use evanesce_proto::csi::ProbeRequest;
 use evanesce_proto::csi::identity_client::IdentityClient;
-use hyper_util::rt::TokioIo;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::Channel;
 
 use super::ground::Ground;
 use super::show::Show;
@@ -109,12 +108,7 @@ impl Plugin {
 
     /// A new connection to one of its sockets.
     pub(crate) async fn connect(&self, socket: &Path) -> anyhow::Result<Channel> {
-        let socket = socket.to_owned();
-        let connect = move |_| {
-            let socket = socket.clone();
-            async move { UnixStream::connect(socket).await.map(TokioIo::new) }
-        };
-        Ok(Endpoint::from_static("http://localhost").connect_with_connector(tower::service_fn(connect)).await?)
+        Ok(crate::socket::channel(UnixStream::connect(socket).await?).await?)
     }
 
     /// Ends it in order, and waits until the last audit event is shown and none of its processes is left.

@@ -66,7 +66,7 @@ pub async fn adopt(plugin: &Arc<Plugin>) -> Result<usize, Error> {
 
 async fn take_over(plugin: &Arc<Plugin>, id: &VolumeId, record: Record) -> Result<bool, Error> {
     crash_point!("adopt:record-read");
-    let Publish::First(claim) = plugin.volumes.publish(id)? else { return Ok(true) };
+    let Publish::First(claim) = plugin.volumes.publish(id, &record.subject(id))? else { return Ok(true) };
     let Some(root) = plugin.mounts.adopt(id, &record.target).await? else {
         plugin.mounts.drop_record(id).await?;
         return Ok(false);
@@ -127,7 +127,6 @@ async fn open(plugin: &Plugin, id: &VolumeId, record: Record, root: OwnedFd) -> 
         size: plugin.budget.adopt(&subject.workload.namespace, record.size),
         refresh: UNTIL_READ,
         keep_previous: KEEP_FOUND,
-        failures: 0,
         recorded: true,
     };
     let volume = Volume::new(id.clone(), record.target, subject, record.group, Tokens::default(), generations, state);

@@ -30,6 +30,17 @@ pub struct Stale {
     pub message: String,
     /// When it was last known to be fresh; since a restart of this half, the restart at the earliest.
     pub since: Option<Instant>,
+    /// Attempts that failed since.
+    pub failures: u32,
+}
+
+/// What one more failure makes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// Whether it is another failure than the last one.
+    pub news: bool,
+    /// Attempts that failed in a row.
+    pub failures: u32,
 }
 
 impl Freshness {
@@ -40,13 +51,20 @@ impl Freshness {
         known.stale.take().is_some()
     }
 
-    /// A refresh failed; whether that is news, and not the same again.
-    pub fn fail(&self, error: &Error) -> bool {
+    /// An attempt failed.
+    pub fn fail(&self, error: &Error) -> Failed {
         let mut known = self.known();
-        let now = Stale { kind: error.kind(), message: error.message().to_owned(), since: known.fresh_at };
-        let news = known.stale.as_ref() != Some(&now);
-        known.stale = Some(now);
-        news
+        let before = known.stale.take();
+        let news = before.as_ref().is_none_or(|it| (it.kind, it.message.as_str()) != (error.kind(), error.message()));
+        let failures = before.map_or(0, |it| it.failures).saturating_add(1);
+        let message = error.message().to_owned();
+        known.stale = Some(Stale { kind: error.kind(), message, since: known.fresh_at, failures });
+        Failed { news, failures }
+    }
+
+    /// When the volume was last known to be fresh.
+    pub fn fresh_at(&self) -> Option<Instant> {
+        self.known().fresh_at
     }
 
     /// Why the volume is stale, if it is.
@@ -67,11 +85,14 @@ mod tests {
     fn the_same_failure_again_is_no_news_and_another_one_is() {
         let freshness = Freshness::default();
         let now = Instant::now();
+        let news = |error: Error| freshness.fail(&error).news;
         assert!(!freshness.renew(now));
-        assert!(freshness.fail(&Error::missing("a")) && !freshness.fail(&Error::missing("a").with_detail("other")));
-        assert!(freshness.fail(&Error::missing("b")) && freshness.fail(&Error::refused("b")));
-        assert_eq!(freshness.stale().map(|stale| (stale.kind, stale.since)), Some((Kind::Refused, Some(now))));
+        assert!(news(Error::missing("a")) && !news(Error::missing("a").with_detail("other")));
+        assert!(news(Error::missing("b")) && news(Error::refused("b")));
+        let stale = freshness.stale();
+        assert_eq!(stale.map(|it| (it.kind, it.since, it.failures)), Some((Kind::Refused, Some(now), 4)));
         assert!(freshness.renew(now) && freshness.stale().is_none());
-        assert!(freshness.fail(&Error::refused("b")), "after it was fresh it is news again");
+        let again = freshness.fail(&Error::refused("b"));
+        assert_eq!(again, Failed { news: true, failures: 1 }, "after it was fresh it is news again");
     }
 }

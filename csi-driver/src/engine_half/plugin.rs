@@ -73,7 +73,7 @@ impl Plugin {
     /// Whatever a first delivery says; [`Kind::Busy`] during another one or an unpublish; [`Kind::Conflict`] where the
     /// volume is published with other parameters.
     pub async fn publish(self: &Arc<Self>, request: PublishRequest) -> Result<(), Error> {
-        match self.volumes.publish(&request.volume)? {
+        match self.volumes.publish(&request.volume, &request.subject)? {
             Publish::Again(volume) => self.publish_again(&volume, request).await,
             Publish::First(claim) => {
                 let plugin = Arc::clone(self);
@@ -133,7 +133,6 @@ impl Plugin {
             size,
             refresh: delivered.spec.refresh,
             keep_previous: delivered.spec.keep_previous,
-            failures: 0,
             recorded: true,
         };
         let PublishRequest { volume: id, target, subject, tokens, group } = request;
@@ -191,8 +190,11 @@ impl Plugin {
         let plugin = Arc::clone(self);
         let task = self.tasks.spawn(async move {
             let result = plugin.remove(volume.as_deref(), &id, &target).await;
-            match volume {
-                Some(volume) if result.is_err() => claim.stuck(volume),
+            match (volume, &result) {
+                (Some(volume), Err(error)) => {
+                    volume.freshness.fail(error);
+                    claim.stuck(volume);
+                }
                 _ => drop(claim),
             }
             result

@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use crate::engine_half::freshness::Failed;
 use crate::engine_half::plugin::Plugin;
 use crate::engine_half::tmpfs_target::{RefreshTarget, remove};
 use crate::engine_half::volume::{State, Volume};
@@ -74,6 +75,11 @@ impl Deadlines {
     /// The volume cannot be refreshed before a token comes.
     pub fn wait_for_token(&self, volume: &VolumeId) {
         self.waiting().insert(volume.clone());
+    }
+
+    /// When the volume is due; `None` while it is being refreshed.
+    pub fn next_refresh(&self, volume: &VolumeId) -> Option<Instant> {
+        self.table().at(&Due::Refresh(volume.clone()))
     }
 
     /// Nothing of the volume is due any more.
@@ -195,7 +201,7 @@ async fn refresh(plugin: &Plugin, volume: &Volume) {
     plugin.metrics.refreshed(&result, plugin.clock().now());
     match result {
         Ok(delivered) => succeeded(plugin, volume, &mut state, delivered).await,
-        Err(error) => failed(plugin, volume, &mut state, &error),
+        Err(error) => failed(plugin, volume, &state, &error),
     }
 }
 
@@ -203,7 +209,6 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
     let Delivered { spec, before, placed, files: _ } = delivered;
     let remembered = state.before.as_ref() == Some(&before);
     state.before = Some(before);
-    state.failures = 0;
     state.refresh = spec.refresh;
     state.keep_previous = spec.keep_previous;
     if volume.freshness.renew(plugin.clock().monotonic()) {
@@ -226,23 +231,23 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
     plugin.deadlines.again_in(&volume.id, refresh_after(spec.refresh, random()), plugin.clock());
 }
 
-fn failed(plugin: &Plugin, volume: &Volume, state: &mut State, error: &Error) {
-    state.failures = state.failures.saturating_add(1);
+fn failed(plugin: &Plugin, volume: &Volume, state: &State, error: &Error) {
+    let Failed { news, failures } = volume.freshness.fail(error);
     if error.kind() == Kind::Unauthenticated {
         plugin.deadlines.wait_for_token(&volume.id);
     }
-    let doubled = FIRST_RETRY.saturating_mul(1 << state.failures.saturating_sub(1).min(16));
+    let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
     let every = doubled.min(state.refresh.every).max(error.retry_after().unwrap_or_default());
     let retry = refresh_after(Refresh { every, jitter_percent: 25 }, random());
     // Once, and again when the reason is another one: an outage of an hour is not a thousand lines.
-    if volume.freshness.fail(error) {
+    if news {
         warn!(
             volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod,
             kind = error.kind().as_str(), %error, detail = error.detail(), ?retry,
             "volume is stale: its pod keeps the last good files"
         );
     } else {
-        debug!(volume_id = %volume.id, detail = error.detail(), failures = state.failures, ?retry, "volume is still stale");
+        debug!(volume_id = %volume.id, detail = error.detail(), failures, ?retry, "volume is still stale");
     }
     // What could not be shown may have left a generation behind.
     sweep_later(plugin, volume, state);

@@ -3,6 +3,7 @@
 
 //! The gRPC services, each a thin translation: message → typed request → plugin → status.
 
+pub mod admin;
 pub mod health;
 pub mod identity;
 pub mod node;

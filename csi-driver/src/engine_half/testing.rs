@@ -44,7 +44,6 @@ pub(crate) fn volume(id: &VolumeId) -> Arc<Volume> {
         size: Budget::new(u64::MAX, u64::MAX).reserve(&subject.workload.namespace, 1 << 20).unwrap(),
         refresh: Refresh { every: Duration::from_secs(300), jitter_percent: 10 },
         keep_previous: Duration::from_secs(10),
-        failures: 0,
         recorded: true,
     };
     let target = TargetPath::try_from("/pods/pod-1/mount".to_owned()).unwrap();

@@ -56,8 +56,6 @@ pub struct State {
     pub refresh: Refresh,
     /// How long a generation stays after it is not shown any more, as its class said last.
     pub keep_previous: Duration,
-    /// Refreshes that failed since the last one that did not.
-    pub failures: u32,
     /// Whether the record says what is shown.
     pub recorded: bool,
 }

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use evanesce_engine::audit::Subject;
 use evanesce_engine::error::{Error, Kind};
 
 use crate::engine_half::volume::Volume;
@@ -19,10 +20,15 @@ use crate::protocol::VolumeId;
 #[derive(Default)]
 pub struct Volumes(Mutex<HashMap<VolumeId, Entry>>);
 
-enum Entry {
-    Delivering,
-    Leaving,
+/// How one volume is.
+#[derive(Clone)]
+pub enum Entry {
+    /// Its first delivery is under way, for this pod.
+    Delivering(Subject),
+    /// A good generation is shown.
     Live(Arc<Volume>),
+    /// An unpublish is under way; of a volume that is not known, too.
+    Leaving(Option<Arc<Volume>>),
     /// An unpublish failed: only another one may try.
     Stuck(Arc<Volume>),
 }
@@ -43,20 +49,20 @@ pub struct Claim {
 }
 
 impl Volumes {
-    /// Begins a publish.
+    /// Begins a publish for a pod.
     ///
     /// # Errors
     /// [`Kind::Busy`] during a first delivery or an unpublish.
-    pub fn publish(self: &Arc<Self>, id: &VolumeId) -> Result<Publish, Error> {
+    pub fn publish(self: &Arc<Self>, id: &VolumeId, subject: &Subject) -> Result<Publish, Error> {
         let mut entries = self.entries();
         match entries.get(id) {
             None => {
-                entries.insert(id.clone(), Entry::Delivering);
+                entries.insert(id.clone(), Entry::Delivering(subject.clone()));
                 Ok(Publish::First(self.claim(id)))
             }
             Some(Entry::Live(volume)) => Ok(Publish::Again(Arc::clone(volume))),
-            Some(Entry::Delivering) => Err(busy(id, "being delivered")),
-            Some(Entry::Leaving | Entry::Stuck(_)) => Err(busy(id, "being removed")),
+            Some(Entry::Delivering(_)) => Err(busy(id, "being delivered")),
+            Some(Entry::Leaving(_) | Entry::Stuck(_)) => Err(busy(id, "being removed")),
         }
     }
 
@@ -72,10 +78,10 @@ impl Volumes {
                 volume.leave();
                 Some(Arc::clone(volume))
             }
-            Some(Entry::Delivering) => return Err(busy(id, "being delivered")),
-            Some(Entry::Leaving) => return Err(busy(id, "being removed")),
+            Some(Entry::Delivering(_)) => return Err(busy(id, "being delivered")),
+            Some(Entry::Leaving(_)) => return Err(busy(id, "being removed")),
         };
-        entries.insert(id.clone(), Entry::Leaving);
+        entries.insert(id.clone(), Entry::Leaving(volume.clone()));
         Ok((volume, self.claim(id)))
     }
 
@@ -83,7 +89,7 @@ impl Volumes {
     pub fn get(&self, id: &VolumeId) -> Option<Arc<Volume>> {
         match self.entries().get(id) {
             Some(Entry::Live(volume)) => Some(Arc::clone(volume)),
-            Some(Entry::Delivering | Entry::Leaving | Entry::Stuck(_)) | None => None,
+            Some(Entry::Delivering(_) | Entry::Leaving(_) | Entry::Stuck(_)) | None => None,
         }
     }
 
@@ -91,9 +97,14 @@ impl Volumes {
     pub fn live(&self) -> Vec<Arc<Volume>> {
         let live = |entry: &Entry| match entry {
             Entry::Live(volume) => Some(Arc::clone(volume)),
-            Entry::Delivering | Entry::Leaving | Entry::Stuck(_) => None,
+            Entry::Delivering(_) | Entry::Leaving(_) | Entry::Stuck(_) => None,
         };
         self.entries().values().filter_map(live).collect()
+    }
+
+    /// Every volume, however it is.
+    pub fn all(&self) -> Vec<(VolumeId, Entry)> {
+        self.entries().iter().map(|(id, entry)| (id.clone(), entry.clone())).collect()
     }
 
     fn claim(self: &Arc<Self>, id: &VolumeId) -> Claim {
@@ -147,21 +158,25 @@ mod tests {
     #[test]
     fn only_one_is_alone_with_a_volume_that_is_being_delivered() {
         let (volumes, id) = volumes();
-        let Publish::First(claim) = volumes.publish(&id).unwrap() else { panic!("the volume is new") };
-        assert_eq!(volumes.publish(&id).err().unwrap().kind(), Kind::Busy);
+        let Publish::First(claim) = volumes.publish(&id, &testing::subject(&id)).unwrap() else {
+            panic!("the volume is new")
+        };
+        assert_eq!(volumes.publish(&id, &testing::subject(&id)).err().unwrap().kind(), Kind::Busy);
         assert_eq!(volumes.unpublish(&id).err().unwrap().kind(), Kind::Busy);
         assert!(volumes.get(&id).is_none());
         drop(claim);
-        assert!(matches!(volumes.publish(&id).unwrap(), Publish::First(_)));
+        assert!(matches!(volumes.publish(&id, &testing::subject(&id)).unwrap(), Publish::First(_)));
     }
 
     #[test]
     fn a_live_volume_is_open_to_every_publish() {
         let (volumes, id) = volumes();
-        let Publish::First(claim) = volumes.publish(&id).unwrap() else { panic!("the volume is new") };
+        let Publish::First(claim) = volumes.publish(&id, &testing::subject(&id)).unwrap() else {
+            panic!("the volume is new")
+        };
         claim.live(testing::volume(&id));
         for _ in 0..2 {
-            assert!(matches!(volumes.publish(&id).unwrap(), Publish::Again(_)));
+            assert!(matches!(volumes.publish(&id, &testing::subject(&id)).unwrap(), Publish::Again(_)));
         }
         assert_eq!(volumes.live().len(), 1);
     }
@@ -169,11 +184,13 @@ mod tests {
     #[test]
     fn an_unpublish_ends_the_volume_for_everybody_else() {
         let (volumes, id) = volumes();
-        let Publish::First(claim) = volumes.publish(&id).unwrap() else { panic!("the volume is new") };
+        let Publish::First(claim) = volumes.publish(&id, &testing::subject(&id)).unwrap() else {
+            panic!("the volume is new")
+        };
         claim.live(testing::volume(&id));
         let (volume, claim) = volumes.unpublish(&id).unwrap();
         assert!(volume.unwrap().is_leaving());
-        assert_eq!(volumes.publish(&id).err().unwrap().kind(), Kind::Busy);
+        assert_eq!(volumes.publish(&id, &testing::subject(&id)).err().unwrap().kind(), Kind::Busy);
         assert_eq!(volumes.unpublish(&id).err().unwrap().kind(), Kind::Busy);
         drop(claim);
         let (volume, _claim) = volumes.unpublish(&id).unwrap();

@@ -45,6 +45,8 @@ pub struct Start {
     pub csi: UnixListener,
     /// Listens for kubelet's plugin registration; not blocking.
     pub registration: UnixListener,
+    /// Listens for the operator's questions; not blocking.
+    pub admin: UnixListener,
     /// The audit file, opened for appending, when [`EngineConfig::audit`] says so.
     pub audit: Option<OwnedFd>,
     /// For [`WardenClient::new`].
@@ -83,7 +85,8 @@ impl Start {
         };
         crash_point!("hello:received");
         let mut fds = fds.into_iter();
-        let (Some(csi), Some(registration), audit, None) = (fds.next(), fds.next(), fds.next(), fds.next()) else {
+        let listeners = (fds.next(), fds.next(), fds.next());
+        let ((Some(csi), Some(registration), Some(admin)), audit, None) = (listeners, fds.next(), fds.next()) else {
             return Err(StartError::Greeting);
         };
         if audit.is_some() != (hello.config.audit == AuditChoice::File) {
@@ -98,6 +101,7 @@ impl Start {
             digest_key: hello.digest_key,
             csi: csi.into(),
             registration: registration.into(),
+            admin: admin.into(),
             audit,
             channel,
         })

@@ -24,7 +24,7 @@ use super::PROTOCOL;
 pub const MAX_PACKET: usize = 8 * 1024;
 
 /// The most descriptors in one packet: a hello's.
-pub const MAX_FDS: usize = 3;
+pub const MAX_FDS: usize = 4;
 
 /// Why a message could not be sent or received. After any of these but [`ChannelError::TooLarge`] close the channel.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ use zeroize::ZeroizeOnDrop;
 use super::PROTOCOL;
 use crate::kubernetes::ApiServer;
 
-/// The warden's first message; with it come the CSI listener, the registration listener, and the audit file if
+/// The warden's first message; with it come the CSI, the registration and the admin listener, and the audit file if
 /// [`EngineConfig::audit`] is [`AuditChoice::File`], in this order.
 #[derive(Serialize, Deserialize)]
 pub struct Hello {

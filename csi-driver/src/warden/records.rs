@@ -34,6 +34,8 @@ const STATE_SOURCE: &str = "evanesce-state";
 
 const KEY: &str = "key";
 const STAGING: &str = "staging";
+/// The operator's socket; part of the interface.
+const ADMIN_SOCKET: &str = "admin.sock";
 const RECORD_SUFFIX: &str = ".json";
 const NEW_SUFFIX: &str = ".new";
 
@@ -130,6 +132,12 @@ impl StateDir {
         }
         fchmod(&directory, Mode::RWXU).map_err(|errno| io("protecting it")(errno.into()))?;
         Ok(Self { directory, path })
+    }
+
+    /// Where the operator's socket is.
+    #[must_use]
+    pub fn admin_socket(&self) -> PathBuf {
+        self.path.join(ADMIN_SOCKET)
     }
 
     /// An empty directory on which something may be mounted for a moment. What a warden left there that was killed in that

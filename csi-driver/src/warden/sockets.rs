@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! The Unix sockets that kubelet connects to: bound before anything is given up, kept over engine restarts, removed at the
+//! The Unix sockets that kubelet and the operator connect to: bound before anything is given up, kept over engine restarts, removed at the
 //! end.
 
 use std::io;

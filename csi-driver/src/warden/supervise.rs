@@ -51,7 +51,7 @@ pub struct Greeting {
     pub config: EngineConfig,
     /// The key for digests in records.
     pub digest_key: DigestKey,
-    /// The CSI listener, the registration listener, the audit file if there is one.
+    /// The CSI listener, the registration listener, the admin listener, the audit file if there is one.
     pub fds: Vec<OwnedFd>,
 }
 

@@ -29,6 +29,8 @@ pub(crate) struct Aim {
     pub(crate) classes: String,
     /// The CSI socket's path.
     pub(crate) socket: String,
+    /// The operator's socket's path.
+    pub(crate) admin: String,
     /// The directory of all pods.
     pub(crate) pods: String,
 }
@@ -154,6 +156,7 @@ pub(crate) fn all(aim: &Aim) -> Vec<Attempt> {
         &aim.file,
         &aim.pods,
         &aim.socket,
+        &aim.admin,
         &format!("{}/../../../../../etc/passwd", aim.classes),
     ] {
         row(&format!("open {path}"), Wall::NoSuchPath, open(path, libc::O_PATH));

@@ -161,6 +161,7 @@ fn run() {
         file: path("file"),
         classes: path("classes"),
         socket: path("csi/csi.sock"),
+        admin: path("state/csi.evanesce.dev/admin.sock"),
         pods: path("pods"),
     };
     let mut warden = Killed(warden.env(AIM, serde_json::to_string(&aim).unwrap()).spawn().unwrap());

@@ -13,6 +13,7 @@ use evanesce_csi::engine_half::budget::Budget;
 use evanesce_csi::engine_half::metrics::{Metrics, Scraped};
 use evanesce_csi::engine_half::plugin::Plugin;
 use evanesce_csi::engine_half::refresher;
+use evanesce_csi::engine_half::service::admin::AdminService;
 use evanesce_csi::engine_half::service::node::NodeService;
 use evanesce_csi::engine_half::volumes::Volumes;
 use evanesce_engine::audit::recording::RecordingAuditor;
@@ -27,6 +28,9 @@ use evanesce_proto::csi::node_client::NodeClient;
 use evanesce_proto::csi::node_server::NodeServer;
 use evanesce_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
 use evanesce_proto::kubelet::{self, Pod, Publish, Token, TokensIn};
+use evanesce_proto::node::node_admin_client::NodeAdminClient;
+use evanesce_proto::node::node_admin_server::NodeAdminServer;
+use evanesce_proto::node::{ListVolumesRequest, Volume};
 use futures_util::StreamExt;
 use hyper_util::rt::TokioIo;
 use tokio::time::Instant;
@@ -153,13 +157,20 @@ impl Node {
         let stop = CancellationToken::new();
         tokio::spawn(refresher::run(Arc::clone(&plugin), stop.clone()));
         let node = NodeName::parse("node-1").unwrap();
+        let admin = AdminService { plugin: Arc::clone(&plugin), node: node.clone() };
         let service = NodeService { plugin: Arc::clone(&plugin), node, keep: Arc::new(HeapKeep) };
-        let channel = connect(service).await;
+        let channel = connect(service, admin).await;
         Self { backend, mounts, classes, auditor, plugin, metrics, channel, clock, _stop: stop.drop_guard() }
     }
 
     pub(crate) fn client(&self) -> NodeClient<Channel> {
         NodeClient::new(self.channel.clone())
+    }
+
+    /// What the operator is told.
+    pub(crate) async fn listed(&self) -> Vec<Volume> {
+        let listing = NodeAdminClient::new(self.channel.clone()).list_volumes(ListVolumesRequest {}).await;
+        listing.unwrap().into_inner().volumes
     }
 
     /// A pod's volume of class `db`, with a token that lasts.
@@ -270,12 +281,13 @@ pub(crate) async fn settle() {
     }
 }
 
-async fn connect(service: NodeService) -> Channel {
+async fn connect(service: NodeService, admin: AdminService) -> Channel {
     let (ours, theirs) = tokio::io::duplex(1 << 16);
     let incoming = futures_util::stream::iter([std::io::Result::Ok(theirs)]).chain(futures_util::stream::pending());
     // Callers that leave are many in some tests: as many as an attack would bring, which is not what they are about.
     let mut server = Server::builder().http2_max_pending_accept_reset_streams(Some(1 << 20));
-    tokio::spawn(server.add_service(NodeServer::new(service)).serve_with_incoming(incoming));
+    let server = server.add_service(NodeServer::new(service)).add_service(NodeAdminServer::new(admin));
+    tokio::spawn(server.serve_with_incoming(incoming));
     let mut ours = Some(ours);
     let connect = tower::service_fn(move |_| {
         let stream = ours.take().ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotConnected));

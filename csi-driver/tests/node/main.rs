@@ -14,6 +14,7 @@ mod fake_mounts;
 mod ground;
 mod health;
 mod late_classes;
+mod listing;
 mod raw;
 mod refreshes;
 mod requests;

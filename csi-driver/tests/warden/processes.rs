@@ -161,7 +161,7 @@ fn each_process_may_do_what_it_is_for_and_no_more() {
     assert_eq!(status["CapEff"], "0000000000200005", "SYS_ADMIN, DAC_READ_SEARCH, CHOWN");
     assert_eq!((status["NoNewPrivs"].as_str(), status["Seccomp"].as_str()), ("1", "2"));
 
-    for socket in ["csi/csi.sock", "registration/csi.evanesce.dev@reg.sock"] {
+    for socket in ["csi/csi.sock", "registration/csi.evanesce.dev@reg.sock", "state/csi.evanesce.dev/admin.sock"] {
         let metadata = fs::metadata(ground.path(socket)).unwrap();
         assert_eq!((metadata.mode() & 0o7777, metadata.uid()), (0o600, 0), "{socket}");
     }
@@ -250,6 +250,10 @@ fn asked_to_stop_it_drains_and_leaves_no_socket() {
         for directory in ["csi", "registration"] {
             assert_eq!(fs::read_dir(ground.path(directory)).unwrap().count(), 0, "{directory}");
         }
+        assert!(
+            ground.path("state/csi.evanesce.dev/key").exists()
+                && !ground.path("state/csi.evanesce.dev/admin.sock").exists()
+        );
     }
 }
 

@@ -41,7 +41,9 @@ impl Warden {
         let digest_key = DigestKey::new(&[7; 32]);
         let csi = Socket::bind(&ground.path("csi/csi.sock")).unwrap();
         let registration = Socket::bind(&ground.path("registration/reg@reg.sock")).unwrap();
-        let fds = vec![csi.as_fd().try_clone_to_owned().unwrap(), registration.as_fd().try_clone_to_owned().unwrap()];
+        let admin = Socket::bind(&ground.path("state/test/admin.sock")).unwrap();
+        let listeners = [&csi, &registration, &admin];
+        let fds = listeners.map(|socket| socket.as_fd().try_clone_to_owned().unwrap()).into();
         let credentials = CredentialsDir::open(Some(&ground.path("credentials"))).unwrap();
         let requests: Requests<LinuxKernel> =
             Requests::new(ground.volumes(), Records::load(state).unwrap(), credentials, csi);
@@ -355,7 +357,7 @@ fn the_next_engine_half_gets_the_same_listeners_and_the_attached_volumes() {
         client.attach(&volume("v"), &ground.target()).await.unwrap();
         drop(client.make_volume(&volume("half"), CEILING - 4096, 8).await.unwrap());
     });
-    drop((start.csi, start.registration));
+    drop((start.csi, start.registration, start.admin));
     assert_eq!(warden.told(), ToLauncher::Kill, "the client is gone, so its channel is closed");
     // Kubelet calls in between.
     let _connection = std::os::unix::net::UnixStream::connect(ground.path("csi/csi.sock")).unwrap();

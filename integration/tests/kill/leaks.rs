@@ -41,6 +41,7 @@ impl Leaks {
         assert!(mounts::at(&state).len() <= 1, "the state directory is mounted twice");
         let mut records = names(&state);
         assert!(records.remove("key"), "the digest key is gone");
+        assert!(records.remove("admin.sock"), "the operator's socket is gone");
         records.remove("staging");
         assert_eq!(records, volumes.iter().map(|id| format!("{id}.json")).collect(), "records");
         assert_eq!(mounts::below(&state.join("staging")), [], "mounts in the staging directory");

@@ -9,7 +9,7 @@
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind, MessageDescriptor};
 
 /// The schema files, relative to the crate.
-const FILES: [&str; 2] = ["csi/v1/csi.proto", "pluginregistration/registration.proto"];
+const FILES: [&str; 3] = ["csi/v1/csi.proto", "evanesce/node/v1/node.proto", "pluginregistration/registration.proto"];
 
 /// Maps that describe the plugin or the node and are the same for every pod.
 const HARMLESS_MAPS: [&str; 2] = ["csi.v1.GetPluginInfoResponse.manifest", "csi.v1.Topology.segments"];
