@@ -80,3 +80,8 @@ def apply(*objects):
 def image(name, directory, entry_point):
     """Makes a container image of a directory."""
     node("image", name, directory, json.dumps(entry_point))
+
+
+def import_archive(path):
+    """Imports an archive of container images, each by the name that is written in it."""
+    node("import", path)
