@@ -54,7 +54,7 @@ def document(image, programs, certificates, root, triple, epoch):
             it = reference(crate)
             component = _crate(crate, known[crate["name"], crate["version"]])
             # What builds one program may be part of the other.
-            if components.get(it, component)["scope"] != "required":
+            if components.get(it, {}).get("scope") != "required":
                 components[it] = component
             needs.setdefault(it, []).extend(reference(packages[place]) for place in crate.get("dependencies", []))
     content = {
