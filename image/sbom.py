@@ -3,7 +3,7 @@
 """What is in the image, as CycloneDX 1.6.
 
 The crates are read back from the programs themselves, where `cargo auditable` put them, so list and program cannot differ;
-`cargo metadata` and Cargo.lock only say more about each. The C library is what the programs say they were linked with.
+`cargo metadata` and Cargo.lock only say more about each. So are the versions of the C library and of Rust's.
 """
 
 import hashlib
@@ -43,13 +43,13 @@ def document(image, programs, certificates, root, triple, epoch):
     needs["image"] = [*programs, certificates["bom-ref"]]
     for path, program in programs.items():
         packages = crates(program)
-        library = _c_library(program)
-        components[library["bom-ref"]] = library
+        runtimes = {it["bom-ref"]: it for it in _runtimes(program)}
+        components |= runtimes
         components[path] = {
             "type": "application", "bom-ref": path, "name": path.rpartition("/")[2], "version": image["version"],
             "hashes": _hashes(hashlib.sha256(program).hexdigest()), "licenses": _licences("Apache-2.0"),
         }
-        needs[path] = [library["bom-ref"], *(reference(crate) for crate in packages if crate.get("root"))]
+        needs[path] = [*runtimes, *(reference(crate) for crate in packages if crate.get("root"))]
         for crate in packages:
             it = reference(crate)
             component = _crate(crate, known[crate["name"], crate["version"]])
@@ -93,18 +93,27 @@ def _crate(crate, known):
     return component
 
 
-def _c_library(program):
-    packaged, version = re.search(rb"GNU C Library \(([^)]*)\) \w+ release version ([0-9]+\.[0-9]+)", program).groups()
-    it = f"pkg:generic/glibc@{version.decode()}"
+def _runtimes(program):
+    """What the compilers link into every program, by what it says in the program."""
+    packaged, glibc = re.search(rb"GNU C Library \(([^)]*)\) \w+ release version ([0-9]+\.[0-9]+)", program).groups()
+    rust = re.search(rb"rustc version ([0-9.]+)", program)[1]
+    return [
+        _runtime("glibc", glibc, f"the GNU C Library, linked statically: {packaged.decode()}", "LGPL-2.1-or-later", "gnu:glibc"),
+        _runtime("rust", rust, "Rust's standard library", "MIT OR Apache-2.0", "rust-lang:rust"),
+    ]
+
+
+def _runtime(name, version, description, licence, product):
+    version = version.decode()
+    it = f"pkg:generic/{name}@{version}"
     return {
-        "type": "library", "bom-ref": it, "name": "glibc", "version": version.decode(), "scope": "required", "purl": it,
-        "description": f"the GNU C Library, linked statically: {packaged.decode()}", "licenses": _licences("LGPL-2.1-or-later"),
-        "cpe": f"cpe:2.3:a:gnu:glibc:{version.decode()}:*:*:*:*:*:*:*",
+        "type": "library", "bom-ref": it, "name": name, "version": version, "scope": "required", "purl": it,
+        "description": description, "licenses": _licences(licence), "cpe": f"cpe:2.3:a:{product}:{version}:*:*:*:*:*:*:*",
     }
 
 
 def _licences(expression):
-    return [{"expression": expression}]
+    return [{"expression": " ".join(expression.split())}]
 
 
 def _hashes(sha256):
