@@ -19,6 +19,7 @@ pub mod chance;
 pub mod child;
 pub mod counts;
 pub mod gate;
+pub mod helm;
 pub mod kubelet;
 pub mod many;
 pub mod memory;

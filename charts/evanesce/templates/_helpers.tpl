@@ -41,6 +41,43 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "evanesce.inlineClasses" -}}{{ include "evanesce.fullname" . }}-classes{{- end -}}
 {{- define "evanesce.inlineCa" -}}{{ include "evanesce.fullname" . }}-ca{{- end -}}
 
+{{- define "evanesce.pullSecrets" -}}
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+  {{- range . }}
+  - name: {{ . }}
+  {{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* What the chart's two small pods have in common: once, anywhere the plugin is, and `restricted`. */ -}}
+{{- define "evanesce.smallPod" -}}
+restartPolicy: Never
+{{- include "evanesce.pullSecrets" . }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  seccompProfile: {type: RuntimeDefault}
+{{- end -}}
+
+{{- define "evanesce.smallContainer" -}}
+image: {{ include "evanesce.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+{{- end -}}
+
 {{- /* Bytes of a quantity with Ki, Mi, Gi or no unit; nothing for any other. */ -}}
 {{- define "evanesce.bytes" -}}
 {{- $text := toString . -}}

@@ -12,4 +12,4 @@ def case(function):
 
 
 # They register themselves, in this order.
-from . import delivery, refusal, mending, permission, workloads, removal, crash, restarts, outage, absence, shutdown, schema, scale  # noqa: E402
+from . import delivery, refusal, mending, permission, workloads, removal, crash, restarts, outage, absence, shutdown, schema, chart, scale  # noqa: E402
