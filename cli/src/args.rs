@@ -43,6 +43,7 @@ pub(crate) enum Command {
     Seal(Seal),
     Unseal(Unseal),
     Debug(Debug),
+    UninstallCheck(UninstallCheck),
 }
 
 /// See the main job done, with nothing installed and nothing configured
@@ -182,6 +183,17 @@ pub(crate) struct Unseal {
 pub(crate) struct Debug {
     #[command(subcommand)]
     pub(crate) command: DebugCommand,
+}
+
+/// Fail while pods of the cluster have volumes of the driver
+///
+/// Only the driver can take these away, so without it the pods would hang in Terminating. The chart runs this in a pod
+/// before it uninstalls; the pod's service account has to be allowed to list pods.
+#[derive(clap::Args)]
+pub(crate) struct UninstallCheck {
+    /// The CSI driver's name
+    #[arg(long, value_name = "NAME", default_value = "csi.evanesce.dev")]
+    pub(crate) driver: String,
 }
 
 #[derive(Subcommand)]

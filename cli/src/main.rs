@@ -13,6 +13,7 @@ mod keygen;
 mod output;
 mod seal;
 mod socket;
+mod uninstall_check;
 mod unseal;
 mod volumes;
 
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Command::Seal(args) => secretly(|| seal::run(&args, output)),
         Command::Unseal(args) => secretly(|| unseal::run(&args)),
         Command::Debug(args) => secretly(|| debug::run(&args, output)),
+        Command::UninstallCheck(args) => uninstall_check::run(&args, output),
     };
     done.unwrap_or_else(|error| output::failed(&error, output))
 }
