@@ -12,4 +12,5 @@ def case(function):
 
 
 # They register themselves, in this order.
-from . import delivery, refusal, mending, permission, workloads, removal, crash, restarts, outage, absence, shutdown, schema, chart, scale  # noqa: E402
+from . import delivery, events, refusal, mending, permission, workloads, schema, removal, crash  # noqa: E402
+from . import rendered, chart, restarts, outage, absence, shutdown, scale  # noqa: E402

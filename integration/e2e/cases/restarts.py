@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the pod stands on is restarted on purpose: the plugin by its DaemonSet, containerd, the whole node."""
 
-from rig import node, plugin, traces
+from rig import node, plugin, stand, traces
 from rig.pod import Pod, running, untouched
 from rig.wait import check, until
 
@@ -37,7 +37,7 @@ def after_a_reboot_the_pods_come_back_with_their_files_and_no_other_volume_is_le
             before, uid, gone_uid = pod.life(), pod.uid(), gone.uid()
             node.node("stop", "kubelet")
             gone.forget()
-            plugin.reboot_node(bao)
+            stand.reboot(bao)
         until("the pod's container was started again", lambda: pod.life() != before)
         pod.wait_until_it_runs()
         check(pod.uid() == uid, "it is the same pod")

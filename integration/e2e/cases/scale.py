@@ -37,6 +37,7 @@ def in_a_steady_state_the_plugin_asks_the_api_server_nothing(_bao):
         before, again = len(audit.requests(node.HOME)), _all_were_refreshed(counts.STEADY_ROUNDS)
         end = time.monotonic() + counts.STEADY_SECONDS
         until("every volume was refreshed again and again", lambda: again() and time.monotonic() > end, 10 * counts.STEADY_SECONDS)
+        check(any(verb == "watch" for verb, _ in audit.requests(node.HOME)), "the log has the plugin's watches")
         asked = [request for request in audit.requests(node.HOME)[before:] if request[0] != "watch"]
         check(not asked, f"{len(asked)} requests in {counts.STEADY_SECONDS} s: {asked[:10]}")
 

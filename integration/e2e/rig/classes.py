@@ -3,9 +3,8 @@
 """Classes of one case, beside those that all cases share (`manifests/classes.yaml`)."""
 
 import contextlib
-import json
 
-from . import node, openbao, plugin
+from . import node, openbao
 
 _API = "evanesce.dev/v1alpha1"
 
@@ -27,12 +26,12 @@ def volume(name, namespace="payments", backend="vault", files=None, every="5s"):
 
 def put(*objects):
     """Creates or changes classes."""
-    _change({_file(one): json.dumps(one) for one in objects})
+    node.apply(*objects)
 
 
 def delete(*objects):
     """Deletes classes."""
-    _change({_file(one): None for one in objects})
+    node.kubectl("delete", "--ignore-not-found", "-f", "-", stdin=node.text({"apiVersion": "v1", "kind": "List", "items": objects}))
 
 
 @contextlib.contextmanager
@@ -43,15 +42,3 @@ def made(*objects):
         yield
     finally:
         delete(*objects)
-
-
-def _file(one):
-    return f"{one['kind']}-{one['metadata'].get('namespace', '')}-{one['metadata']['name']}.yaml".lower()
-
-
-def _change(files):
-    node.kubectl("patch", "configmap", "evanesce-classes", "-n", plugin.NAMESPACE, "--type", "merge", "--patch", json.dumps({"data": files}))
-    # kubelet looks at a ConfigMap when it looks at the pod; a changed annotation makes it look now.
-    stamp = node.get("configmap", "evanesce-classes", "-n", plugin.NAMESPACE)["metadata"]["resourceVersion"]
-    node.kubectl("annotate", "pod", plugin.pod()["metadata"]["name"], "-n", plugin.NAMESPACE, f"evanesce.test/classes={stamp}", "--overwrite")
-    plugin.until_it_has_classes(files)

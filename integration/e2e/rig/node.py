@@ -74,7 +74,12 @@ def get(*args):
 
 def apply(*objects):
     """Creates or changes objects."""
-    kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": list(objects)}))
+    kubectl("apply", "-f", "-", stdin=text({"apiVersion": "v1", "kind": "List", "items": objects}))
+
+
+def text(objects):
+    """Objects as kubectl reads them."""
+    return json.dumps(objects)
 
 
 def image(name, directory, entry_point):

@@ -1,65 +1,18 @@
 # SPDX-FileCopyrightText: The Evanesce Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The node plugin in the cluster: its image, its installation, its processes."""
+"""The node plugin that runs in the cluster: its pod, its processes, what it says."""
 
 import contextlib
-import json
-import os
-import pathlib
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
 
-from . import node, openbao
+from . import node
 from .wait import Failure, check, until
 
-MANIFESTS = node.HERE / "manifests"
 NAMESPACE = "evanesce-system"
 DRIVER = "csi.evanesce.dev"
 STATE = "/run/evanesce"
 # Told apart by the name each has given itself.
 ENGINE, LAUNCHER = "evanesce-csi-engine", "evanesce-csi-launcher"
-
-
-def binary(target):
-    """The statically linked `evanesce-csi`: EVANESCE_CSI_BIN, or a release build."""
-    if named := os.environ.get("EVANESCE_CSI_BIN"):
-        path = pathlib.Path(named)
-        check(path.is_file(), f"EVANESCE_CSI_BIN={named} is no file")
-    else:
-        host = re.search(r"host: (\S+)", subprocess.check_output(["rustc", "-vV"], text=True))[1]
-        # `--target` keeps the flag from the build scripts and procedural macros, which cannot be linked so.
-        subprocess.run(
-            ["cargo", "build", "--release", "--target", host, "-p", "evanesce-csi-driver"],
-            cwd=node.HERE, check=True, stdout=sys.stderr,
-            env={**os.environ, "RUSTFLAGS": "-C target-feature=+crt-static", "CARGO_TARGET_DIR": str(target)},
-        )
-        path = target / host / "release" / "evanesce-csi"
-    headers = subprocess.run(["readelf", "--program-headers", path], capture_output=True, text=True, check=True).stdout
-    check("INTERP" not in headers, f"{path} is linked dynamically: its image holds nothing but itself")
-    return path
-
-
-def image(path):
-    """Makes the plugin's image."""
-    with tempfile.TemporaryDirectory() as root:
-        shutil.copy(path, pathlib.Path(root, "evanesce-csi"))
-        node.image("localhost/evanesce-csi:e2e", root, ["/evanesce-csi"])
-
-
-def install():
-    """Makes the plugin's objects, and waits until the plugin is ready and known to kubelet."""
-    kept = node.kubectl("get", "daemonset", "-A", "--field-selector", "metadata.name=evanesce-csi", "-o", "name")
-    node.kubectl("apply", "-f", MANIFESTS / "plugin.yaml")
-    for name, key, file in (("classes", "classes.yaml", MANIFESTS / "classes.yaml"), ("credentials", "openbao-ca.crt", openbao.CA)):
-        objects = node.kubectl("create", "configmap", f"evanesce-{name}", "-n", NAMESPACE, f"--from-file={key}={file}",
-                               "--dry-run=client", "-o", "json")
-        node.kubectl("apply", "-f", "-", stdin=objects)
-    if kept:  # of an earlier run: the image has the same name and another content
-        node.kubectl("rollout", "restart", "daemonset/evanesce-csi", "-n", NAMESPACE)
-    until_it_serves()
 
 
 def until_it_serves():
@@ -71,28 +24,19 @@ def until_it_serves():
 @contextlib.contextmanager
 def absent():
     """Meanwhile no plugin pod runs on the node."""
-    _select({"evanesce.test/nowhere": "true"})
+    _only_where("true")
     until("the plugin is gone", lambda: not _pods() and not processes())
     try:
         yield
     finally:
-        _select(None)
+        _only_where(None)
         until("there is a plugin again", _pods)
         until_it_serves()
 
 
-def _select(nodes):
-    patch = {"spec": {"template": {"spec": {"nodeSelector": nodes}}}}
-    node.kubectl("patch", "daemonset", "evanesce-csi", "-n", NAMESPACE, "--type", "merge", "--patch", json.dumps(patch))
-
-
-def reboot_node(bao):
-    """The node dies and comes up again, OpenBao beside it, and the plugin with it."""
-    node.node("reboot")
-    bao.resume()
-    until("the plugin runs again", lambda: "engine" in processes())
-    until("the plugin is ready again", ready)
-    until_it_serves()
+def _only_where(label):
+    patch = {"spec": {"template": {"spec": {"nodeSelector": {"evanesce.test/nowhere": label}}}}}
+    node.kubectl("patch", "daemonset", "evanesce-csi", "-n", NAMESPACE, "--type", "merge", "--patch", node.text(patch))
 
 
 def registered():
@@ -112,7 +56,7 @@ def pod():
 
 
 def _pods():
-    return node.get("pods", "-n", NAMESPACE)["items"]
+    return node.get("pods", "-n", NAMESPACE, "-l", "app.kubernetes.io/component=csi")["items"]
 
 
 def ready():
@@ -154,18 +98,6 @@ def process(which):
     if which not in found:
         raise Failure(f"no {which} among the plugin's processes: {found}")
     return found[which]
-
-
-def until_it_has_classes(files):
-    """Waits until the plugin sees these files as they are to be: a text, or None for one that is gone."""
-    classes = f"/proc/{process('warden')}/root/etc/evanesce/classes"
-
-    def sees():
-        held = dict(line.split(" ", 1) for line in node.inside("bash", "-c", 'cd "$0" && for f in *; do echo "$f $(cat "$f")"; done', classes)
-                    .splitlines() if line.split(" ", 1)[0] in files)
-        return all(held.get(name) == text for name, text in files.items())
-
-    until("the plugin sees the changed classes", sees)
 
 
 def kill(which):

@@ -6,7 +6,8 @@ import os
 import pathlib
 import subprocess
 
-from . import node, openbao, plugin, pod, traces
+from . import node, openbao, plugin, pod, release, traces
+from .wait import until
 
 
 class Stand:
@@ -19,7 +20,7 @@ class Stand:
 
     def up(self):
         """All of it, as far as it is not up; the OpenBao."""
-        binary = self._step("evanesce-csi, linked statically", lambda: plugin.binary(self._target))
+        archive = self._step("the image", lambda: release.archive(self._target))
         if node.is_up():
             print("using the node that is up", flush=True)
         else:
@@ -29,11 +30,20 @@ class Stand:
         self._machine.remember_namespaces()
         bao = openbao.OpenBao(self._target)
         self._step("OpenBao up", bao.start)
-        self._step("images and accounts", lambda: (pod.prepare(), plugin.image(binary)))
-        self._step("plugin installed and registered", plugin.install)
+        self._step("images and accounts", lambda: (pod.prepare(), node.import_archive(archive)))
+        self._step("the chart installed, the plugin registered", release.install)
         return bao
 
     def down(self):
         """Ends the node by the id of its first process, and shows that nothing is left."""
         node.node("down")
         self._machine.check_clean()
+
+
+def reboot(bao):
+    """The node dies and comes up again, OpenBao beside it, and the plugin with it."""
+    node.node("reboot")
+    bao.resume()
+    until("the plugin runs again", lambda: "engine" in plugin.processes())
+    until("the plugin is ready again", plugin.ready)
+    plugin.until_it_serves()
