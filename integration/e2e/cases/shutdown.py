@@ -8,7 +8,8 @@ from rig.wait import check, until
 
 from . import case
 
-READS_TO_THE_END = 'trap "test -s /secrets/password && echo read >/dev/termination-log; exit 0" TERM; while :; do sleep 1; done'
+# It takes its time, as applications do: a plugin that were told to end at the same moment would be gone before it.
+READS_TO_THE_END = 'trap "sleep 5; test -s /secrets/password && echo read >/dev/termination-log; exit 0" TERM; while :; do sleep 1; done'
 
 
 @case
