@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use evanesce_engine::proxy::HttpsProxy;
 use evanesce_runtime::telemetry::{LogFormat, TelemetryError};
 
 use crate::warden::Selinux;
@@ -84,6 +85,14 @@ pub struct Args {
     )]
     pub backend_ports: Vec<u16>,
 
+    /// An HTTP proxy for backends with `https://` addresses, `http://host:port`; it sees their names and nothing more.
+    #[arg(long, env = "HTTPS_PROXY", hide_env_values = true)]
+    pub https_proxy: Option<String>,
+
+    /// Hosts that are reached without the proxy: names, domains, addresses and networks, separated by commas.
+    #[arg(long, env = "NO_PROXY", default_value = "")]
+    pub no_proxy: String,
+
     /// A directory of files that only root may read: tokens, private keys, an age identity.
     #[arg(long, env = "EVANESCE_CREDENTIALS_DIR", value_parser = absolute)]
     pub credentials_dir: Option<PathBuf>,
@@ -149,6 +158,17 @@ pub enum Audit {
 }
 
 impl Args {
+    /// The proxy, if there is one. Not clap's to check: it would print what it refuses, which may hold a password.
+    ///
+    /// # Errors
+    /// What is wrong with it, without its text.
+    pub fn proxy(&self) -> Result<Option<HttpsProxy>, String> {
+        let given = self.https_proxy.as_deref().filter(|url| !url.is_empty());
+        given
+            .map(|url| HttpsProxy::parse(url, &self.no_proxy).map_err(|error| format!("--https-proxy: {error}")))
+            .transpose()
+    }
+
     /// The registration socket.
     ///
     /// The `@` matters. Kubelet dials `unix:///<path>` with grpc-go, which sends the socket's path as `:authority`; a
@@ -335,6 +355,15 @@ mod tests {
             let error = Args::try_parse_from(always.into_iter().chain([assignment.as_str()])).unwrap_err().to_string();
             assert!(error.contains(flag) && error.contains(says), "{assignment}: {error}");
         }
+    }
+
+    #[test]
+    fn a_proxy_that_is_refused_is_not_printed() {
+        let proxy = |flags: &[&str]| parse(flags).unwrap().proxy();
+        assert!(proxy(&["--https-proxy="]).unwrap().is_none());
+        assert_eq!(proxy(&["--https-proxy=http://proxy.example:3128"]).unwrap().unwrap().port(), 3128);
+        let error = proxy(&["--https-proxy=http://app:canary@proxy.example"]).err().unwrap();
+        assert!(error.contains("--https-proxy") && !error.contains("canary"), "{error}");
     }
 
     #[test]

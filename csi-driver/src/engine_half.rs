@@ -53,6 +53,7 @@ use evanesce_engine::fetch::{Bounds, Fetcher};
 use evanesce_engine::keep::{HeapKeep, Keep};
 use evanesce_engine::names::NodeName;
 use evanesce_engine::projection::DigestKey;
+use evanesce_engine::proxy::HttpsProxy;
 use evanesce_engine::reach::Reach;
 use evanesce_proto::csi::identity_server::IdentityServer;
 use evanesce_proto::csi::node_server::NodeServer;
@@ -162,7 +163,11 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
     let budget = Budget::new(config.limits.node_tmpfs, config.limits.namespace_tmpfs);
     let Door { classes, counts, auditor, kubernetes } = open_door(&config, &log, &clock, &metrics)?;
     let credentials: Arc<dyn CredentialFiles> = Arc::new(WardenFiles::new(warden.clone(), arena.clone()));
-    let reach = Reach { ports: config.backend_ports.clone(), sealed: config.sealed_dir.clone() };
+    let reach = Reach {
+        ports: config.backend_ports.clone(),
+        sealed: config.sealed_dir.clone(),
+        proxy: config.https_proxy.as_ref().map(|it| HttpsProxy::parse(&it.url, &it.except)).transpose()?,
+    };
     let registry = Registry::new(Arc::clone(&classes), credentials, reach);
     let (reserved, lost, healthy) = (Arc::clone(&budget), Arc::clone(&log), Arc::clone(&log));
     Metrics::look_at(

@@ -20,7 +20,9 @@ mod ids;
 mod messages;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_PACKET};
-pub use hello::{AuditChoice, ClassesChoice, DigestKey, EngineConfig, Hello, HelloBack, Limits, LogFormat, Reduced};
+pub use hello::{
+    AuditChoice, ClassesChoice, DigestKey, EngineConfig, Hello, HelloBack, Limits, LogFormat, ProxyChoice, Reduced,
+};
 pub use ids::{CredentialName, InvalidName, TargetPath, VolumeId, VolumePath};
 pub use messages::{
     EngineFrame, ErrorKind, FileIdentity, FromLauncher, MAX_OWN, MAX_RECORD, Owner, Reply, Request, ToLauncher,

@@ -29,6 +29,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use evanesce_engine::crash_point;
+use evanesce_engine::proxy::HttpsProxy;
 use evanesce_runtime::metrics::Label as _;
 use evanesce_runtime::seccomp::Mounting;
 use evanesce_runtime::{landlock, telemetry};
@@ -47,7 +48,7 @@ use crate::confine::{self, EngineUser, Leave};
 use crate::kubernetes::ApiServer;
 use crate::launcher;
 use crate::mount::LinuxKernel;
-use crate::protocol::{AuditChoice, ClassesChoice, EngineConfig, Limits, Reduced};
+use crate::protocol::{AuditChoice, ClassesChoice, EngineConfig, Limits, ProxyChoice, Reduced};
 use crate::role::{self, Role};
 
 /// The warden's process: what the container runtime starts.
@@ -91,6 +92,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     for missing in &reduced {
         tracing::warn!(missing = missing.as_str(), "reduced: this machine does not give this protection");
     }
+    let proxy = args.proxy()?;
     let digest_key = state.digest_key()?;
     let admin_path = state.admin_socket();
     let records = Records::load(state)?;
@@ -107,12 +109,15 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         let registration = bind("--registration-dir", &args.registration_socket())?;
         let admin = bind("--state-dir", &admin_path)?;
         crash_point!("start:sockets-bound");
-        let launcher = launcher::start(&leave(args, user), &[classes_path(args).to_owned(), args.sealed_dir.clone()])?;
+        let launcher = launcher::start(
+            &leave(args, user, proxy.as_ref()),
+            &[classes_path(args).to_owned(), args.sealed_dir.clone()],
+        )?;
         crash_point!("start:launcher-started");
         confine::warden(mounting)?;
         let listeners = [&csi, &registration, &admin].map(|socket| socket.as_fd().try_clone_to_owned());
         let fds = listeners.into_iter().chain(audit.map(Ok)).collect::<io::Result<_>>()?;
-        let greeting = Greeting { config: engine_config(args, reduced), digest_key, fds };
+        let greeting = Greeting { config: engine_config(args, reduced, proxy.is_some()), digest_key, fds };
         let volumes = Volumes::new(kernel, pods, owner, args.node_tmpfs_limit).labelled(label);
         let requests = Requests::new(volumes, records, credentials, csi);
         Ok(Supervisor::new(requests, greeting, launcher, signals))
@@ -146,15 +151,15 @@ fn engine_user(args: &Args) -> Result<EngineUser, Box<dyn Error>> {
 }
 
 /// What is left to the engine half.
-fn leave(args: &Args, user: EngineUser) -> Leave {
+fn leave(args: &Args, user: EngineUser, proxy: Option<&HttpsProxy>) -> Leave {
     const DNS: u16 = 53;
     let api_server = args.kubernetes.then_some(args.api_server_port);
-    let connect = args.backend_ports.iter().copied().chain(api_server).chain([DNS]);
+    let connect = args.backend_ports.iter().copied().chain(api_server).chain(proxy.map(HttpsProxy::port)).chain([DNS]);
     let connect = connect.collect::<BTreeSet<_>>().into_iter().collect();
     Leave { user, connect, listen: args.http_address.0.map(|address| address.port()) }
 }
 
-fn engine_config(args: &Args, reduced: Vec<Reduced>) -> EngineConfig {
+fn engine_config(args: &Args, reduced: Vec<Reduced>, proxy: bool) -> EngineConfig {
     EngineConfig {
         driver_name: args.driver_name.clone(),
         node_name: args.node_name.clone(),
@@ -163,6 +168,11 @@ fn engine_config(args: &Args, reduced: Vec<Reduced>) -> EngineConfig {
         classes: classes(args),
         sealed_dir: args.sealed_dir.clone(),
         backend_ports: args.backend_ports.clone(),
+        https_proxy: args
+            .https_proxy
+            .clone()
+            .filter(|_| proxy)
+            .map(|url| ProxyChoice { url, except: args.no_proxy.clone() }),
         http_address: args.http_address.0,
         audit: match args.audit {
             Audit::Stdout => AuditChoice::Stdout,

@@ -31,6 +31,7 @@ pub mod keep;
 pub mod names;
 pub mod policy;
 pub mod projection;
+pub mod proxy;
 pub mod reach;
 pub mod render;
 pub mod schedule;

@@ -9,15 +9,18 @@ use std::path::{Path, PathBuf};
 use reqwest::Url;
 
 use crate::error::Error;
+use crate::proxy::HttpsProxy;
 use crate::spec::backend::Provider;
 
 /// The ports and directories that backends may name.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Reach {
     /// TCP ports of backends (`--backend-ports`).
     pub ports: Vec<u16>,
     /// The directory that sealed secrets lie in or beneath (`--sealed-dir`).
     pub sealed: PathBuf,
+    /// The way to backends that are not near (`--https-proxy`).
+    pub proxy: Option<HttpsProxy>,
 }
 
 impl Reach {

@@ -9,16 +9,19 @@
 mod vault_stand_in;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use evanesce_engine::backend::contract::{grant, parse_token, unsigned_token, workload};
 use evanesce_engine::backend::vault::VaultBackend;
 use evanesce_engine::backend::{Backend, BackendError, BackendErrorKind as Kind, Caller, Session};
 use evanesce_engine::names::BackendName;
+use evanesce_engine::proxy::HttpsProxy;
 use evanesce_engine::secret::Secret;
 use evanesce_engine::spec::backend::{Limits, PemSource, VaultSpec};
 use futures_util::future::join_all;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use vault_stand_in::{Certificate, KEY, Settings, StandIn, newest, open};
 
 fn error<T>(answer: Result<T, BackendError>) -> BackendError {
@@ -106,6 +109,65 @@ async fn a_role_is_made_of_the_pods_names_and_an_allow_entry_may_name_another() 
     let identity = backend.identity(&caller, Some("app")).unwrap();
     backend.open(&caller, &identity).await.unwrap();
     assert!(String::from_utf8(server.requests().pop().unwrap().body).unwrap().contains(r#""role":"app""#));
+}
+
+/// A proxy that takes `CONNECT` and nothing else, and remembers what it was asked for.
+async fn proxy() -> (u16, Arc<Mutex<Vec<String>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (port, asked) = (listener.local_addr().unwrap().port(), Arc::<Mutex<Vec<String>>>::default());
+    let remembered = Arc::clone(&asked);
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let remembered = Arc::clone(&remembered);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(client.read_u8().await?);
+                }
+                let head = String::from_utf8(head).unwrap();
+                remembered.lock().unwrap().push(head.clone());
+                let to = head.strip_prefix("CONNECT ").and_then(|rest| rest.split(' ').next());
+                let mut server = TcpStream::connect(to.expect("only CONNECT")).await?;
+                client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await?;
+                tokio::io::copy_bidirectional(&mut client, &mut server).await
+            });
+        }
+    });
+    (port, asked)
+}
+
+#[tokio::test]
+async fn a_proxy_sees_the_servers_name_and_nothing_more() {
+    let (port, asked) = proxy().await;
+    let server = StandIn::with_a_secret().await;
+    let by = |except| HttpsProxy::parse(&format!("http://127.0.0.1:{port}"), except).ok();
+    let near = server.backend(&Settings::default()).by_way_of(by("other.example,localhost"));
+    open(&near).await.unwrap().fetch(&newest(&near, "kv/db")).await.unwrap();
+    assert!(asked.lock().unwrap().is_empty(), "the host is among the exceptions");
+
+    let far = server.backend(&Settings::default()).by_way_of(by("other.example"));
+    open(&far).await.unwrap().fetch(&newest(&far, "kv/db")).await.unwrap();
+    let asked = asked.lock().unwrap();
+    assert!(!asked.is_empty());
+    for head in asked.iter() {
+        assert!(head.starts_with("CONNECT localhost:"), "{head}");
+        for hidden in ["s.canary-token", "kv/", "x-vault"] {
+            assert!(!head.to_lowercase().contains(hidden), "{head}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_in_the_clear_never_takes_the_proxy() {
+    let (port, asked) = proxy().await;
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let server = StandIn::start().await;
+    let spec = VaultSpec { addresses: vec![format!("http://{closed}")], ca: None, ..server.spec(&Settings::default()) };
+    let name = BackendName::parse("vault").unwrap();
+    let backend = VaultBackend::new(&spec, name, Limits::default(), server.files(), Arc::default()).unwrap();
+    let backend = backend.by_way_of(HttpsProxy::parse(&format!("http://127.0.0.1:{port}"), "").ok());
+    assert_eq!(error(open(&backend).await).kind, Kind::Unavailable);
+    assert!(asked.lock().unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -50,7 +50,7 @@ fn build(findings: &Findings, found: &mut Found) -> Backends {
                 "spec.vault.address: http:// sends tokens and secrets in the clear".into(),
             ));
         }
-        let built = registry::build(spec, 0, &credentials, &Default::default())
+        let built = registry::build(spec, 0, &credentials, &Default::default(), None)
             .map_err(|error| found.push((Level::Error, index, error.message().to_owned())));
         backends.insert(spec.name.clone(), built.ok());
     }

@@ -83,6 +83,8 @@ pub struct EngineConfig {
     pub sealed_dir: PathBuf,
     /// The TCP ports that backends listen on.
     pub backend_ports: Vec<u16>,
+    /// The way to backends that are not near.
+    pub https_proxy: Option<ProxyChoice>,
     /// Where metrics and health are served; `None` turns them off.
     pub http_address: Option<SocketAddr>,
     /// Where audit events go.
@@ -111,6 +113,15 @@ pub enum ClassesChoice {
         /// The key of the taint to remove from this node once kubelet knows the driver.
         startup_taint: Option<String>,
     },
+}
+
+/// A proxy for connections to backends, checked by the warden.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProxyChoice {
+    /// `http://host:port`.
+    pub url: String,
+    /// The hosts that are reached without it, separated by commas.
+    pub except: String,
 }
 
 /// Where audit events go.

@@ -94,6 +94,7 @@ fn config(ground: &Ground) -> EngineConfig {
         classes: ClassesChoice::Directory("/etc/evanesce/classes".into()),
         sealed_dir: "/etc/evanesce/sealed".into(),
         backend_ports: vec![443],
+        https_proxy: None,
         http_address: None,
         audit: AuditChoice::None,
         limits: Limits { node_tmpfs: CEILING, namespace_tmpfs: CEILING },

@@ -16,6 +16,7 @@ use crate::error::Error;
 use crate::fetch::{BackendHandle, Backends};
 use crate::names::BackendName;
 use crate::policy::{Allow, Glob, SecretPattern};
+use crate::proxy::HttpsProxy;
 use crate::reach::Reach;
 use crate::spec::backend::{AllowSpec, BackendSpec, Provider};
 
@@ -49,7 +50,13 @@ impl Backends for Registry {
             return Ok(Arc::clone(handle));
         }
         self.reach.check(&class.spec.provider).map_err(|error| error.context(format!("SecretBackend {name}")))?;
-        let handle = Arc::new(build(&class.spec, class.revision, &self.credentials, &self.passed_over)?);
+        let handle = Arc::new(build(
+            &class.spec,
+            class.revision,
+            &self.credentials,
+            &self.passed_over,
+            self.reach.proxy.clone(),
+        )?);
         built.insert(name.clone(), Arc::clone(&handle));
         Ok(handle)
     }
@@ -64,6 +71,7 @@ pub fn build(
     revision: u64,
     credentials: &Arc<dyn CredentialFiles>,
     passed_over: &Arc<PassedOver>,
+    proxy: Option<HttpsProxy>,
 ) -> Result<BackendHandle, Error> {
     let context = |error: Error| error.context(format!("SecretBackend {}", spec.name));
     let name = spec.name.clone();
@@ -71,7 +79,8 @@ pub fn build(
         Provider::Sealed(sealed) => Arc::new(SealedBackend::new(sealed, name, Arc::clone(credentials))),
         Provider::Vault(vault) => Arc::new(
             VaultBackend::new(vault, name, spec.limits, Arc::clone(credentials), Arc::clone(passed_over))
-                .map_err(|error| context(error.context("spec.vault")))?,
+                .map_err(|error| context(error.context("spec.vault")))?
+                .by_way_of(proxy),
         ),
     };
     let allow = spec.allow.iter().enumerate().map(|(index, entry)| {
@@ -160,14 +169,14 @@ mod tests {
 
     fn built(spec: &BackendSpec) -> Result<BackendHandle, Error> {
         let credentials: Arc<dyn CredentialFiles> = Arc::new(NoFiles);
-        build(spec, 1, &credentials, &Arc::default())
+        build(spec, 1, &credentials, &Arc::default(), None)
     }
 
     #[test]
     fn a_backend_is_built_again_when_its_class_changes_and_not_before() {
         let class = |revision| Class { spec: Arc::new(spec(kubernetes("app"), "kv/*", None)), revision };
         let classes = Arc::new(OneClass(Mutex::new(class(1))));
-        let reach = Reach { ports: vec![443], sealed: "/sealed".into() };
+        let reach = Reach { ports: vec![443], sealed: "/sealed".into(), proxy: None };
         let registry = Registry::new(Arc::clone(&classes) as Arc<dyn ClassSource>, Arc::new(NoFiles), reach);
         let name = BackendName::parse("vault").unwrap();
         let first = registry.find(&name).unwrap();
@@ -187,7 +196,7 @@ mod tests {
             let registry = Registry::new(Arc::new(classes), Arc::new(NoFiles), reach);
             registry.find(&BackendName::parse("vault").unwrap()).err().map(|error| error.message().to_owned())
         };
-        let reach = |port, sealed: &str| Reach { ports: vec![port], sealed: sealed.into() };
+        let reach = |port, sealed: &str| Reach { ports: vec![port], sealed: sealed.into(), proxy: None };
         let vault = || spec(kubernetes("app"), "kv/*", None);
         assert_eq!(refused(reach(443, "/sealed"), vault()), None);
         let error = refused(reach(8200, "/sealed"), vault()).unwrap();

@@ -30,6 +30,7 @@ use crate::credentials::CredentialFiles;
 use crate::error::Error;
 use crate::names::BackendName;
 use crate::policy::Grant;
+use crate::proxy::HttpsProxy;
 use crate::secret_ref::{SecretPath, SecretRef, WirePath};
 use crate::spec::backend::{Limits, VaultAuth, VaultSpec};
 use crate::token::Audience;
@@ -55,6 +56,7 @@ pub struct VaultBackend {
     mounts: Arc<KvMounts>,
     auth: Auth,
     credentials: Arc<dyn CredentialFiles>,
+    proxy: Option<HttpsProxy>,
 }
 
 enum Auth {
@@ -100,7 +102,13 @@ impl VaultBackend {
             }
         };
         let mounts = Arc::new(KvMounts::parse(&spec.kv_mounts)?);
-        Ok(Self { name, addresses, trust, mounts, auth, credentials })
+        Ok(Self { name, addresses, trust, mounts, auth, credentials, proxy: None })
+    }
+
+    /// The same by way of a proxy, where its addresses are `https://`.
+    #[must_use]
+    pub fn by_way_of(self, proxy: Option<HttpsProxy>) -> Self {
+        Self { proxy, ..self }
     }
 }
 
@@ -184,7 +192,7 @@ impl Backend for VaultBackend {
         let proof = self.proof(caller, identity).await?;
         let mut walk = Walk::begin(&self.addresses);
         loop {
-            let connections = walk.server().connect(&config)?;
+            let connections = walk.server().connect(&config, self.proxy.as_ref())?;
             match login::log_in(&connections, &proof, self.addresses.len() > 1).await {
                 Ok(LoggedIn { token, mut login }) => {
                     login.endpoint = Some(walk.server().endpoint());
@@ -200,7 +208,7 @@ impl Backend for VaultBackend {
         let config = self.trust.config().await?;
         let mut walk = Walk::begin(&self.addresses);
         loop {
-            match healthy(&walk.server().connect(&config)?).await {
+            match healthy(&walk.server().connect(&config, self.proxy.as_ref())?).await {
                 Ok(()) => {
                     walk.stay();
                     return Ok(());

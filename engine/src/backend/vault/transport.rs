@@ -4,7 +4,7 @@
 //! The one way to the server.
 //!
 //! What is sent is the path that policy saw, byte for byte: a path that the URL parser would write in another way is not
-//! sent at all. No redirect is followed (it would carry the token to another host), no proxy of the environment is used, and an
+//! sent at all. No redirect is followed (it would carry the token to another host), no proxy but the configured one is used, and an
 //! answer is bounded in time and size. The body of a refusal is never read: it may quote what was sent.
 
 use std::time::{Duration, SystemTime};
@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::failure;
 use crate::backend::{BackendError, BackendErrorKind, retry_after};
 use crate::error::Error;
+use crate::proxy::HttpsProxy;
 
 /// Largest answer that is taken, in bytes; the default size of a whole volume.
 const LARGEST: usize = 1024 * 1024;
@@ -89,13 +90,18 @@ impl Server {
     }
 
     /// A new set of connections; dropping it closes them.
-    pub(super) fn connect(&self, tls: &ClientConfig) -> Result<Connections, BackendError> {
-        Client::builder()
+    pub(super) fn connect(&self, tls: &ClientConfig, proxy: Option<&HttpsProxy>) -> Result<Connections, BackendError> {
+        let none =
+            || BackendError::new(BackendErrorKind::Unavailable, format!("no client can be made for {}", self.name()));
+        let mut builder = Client::builder().no_proxy();
+        if let Some(proxy) = proxy.filter(|_| self.tls) {
+            builder = builder.proxy(proxy.to_client().map_err(|_| none())?);
+        }
+        builder
             .tls_backend_preconfigured(tls.clone())
             .https_only(self.tls)
             .redirect(reqwest::redirect::Policy::none())
             .referer(false)
-            .no_proxy()
             .timeout(self.timeout)
             .connect_timeout(CONNECT.clamp(self.timeout / 4, self.timeout / 2))
             .pool_max_idle_per_host(self.parallel)
@@ -103,9 +109,7 @@ impl Server {
             .user_agent(concat!("evanesce/", env!("CARGO_PKG_VERSION")))
             .build()
             .map(|client| Connections { client, origin: self.origin.clone(), name: self.name() })
-            .map_err(|_| {
-                BackendError::new(BackendErrorKind::Unavailable, format!("no client can be made for {}", self.name()))
-            })
+            .map_err(|_| none())
     }
 }
 
@@ -273,7 +277,7 @@ mod tests {
         let tls = ClientConfig::builder_with_provider(std::sync::Arc::new(rustls::crypto::ring::default_provider()));
         let tls = tls.with_safe_default_protocol_versions().unwrap();
         let tls = tls.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth();
-        let connections = server("https://vault.example").unwrap().connect(&tls).unwrap();
+        let connections = server("https://vault.example").unwrap().connect(&tls, None).unwrap();
         assert_eq!(connections.url("kv/data/a@b", None).unwrap().as_str(), "https://vault.example/v1/kv/data/a@b");
         for path in
             ["kv/../sys/raw", "kv/./a", "kv/%2e%2e/a", "kv/a?b", "kv/a#b", "kv/a b", "kv/a\\b", "kv/ä", "kv/a\n"]
