@@ -59,6 +59,8 @@ impl ApiServer {
         };
         let url = format!("https://{}:{}", bracketed(&self.host), self.port);
         let mut config = kube::Config::new(url.parse().map_err(|_| fail("that is no address".to_owned()))?);
+        // None but the account's: without this the client looks for the system's first, and fails where there are none.
+        config.root_cert = Some(Vec::new());
         // Both are read again as kubelet renews them.
         config.root_cert_file = Some(self.account.join("ca.crt"));
         config.auth_info.token_file = Some(self.account.join("token").to_string_lossy().into_owned());
