@@ -53,3 +53,16 @@ def a_changed_secret_reaches_the_running_pod(bao):
         check(pod.run("readlink", "/secrets/..data") != generation, "as a new generation")
         restarts = node.get("pod", pod.name, "-n", pod.namespace)["status"]["containerStatuses"][0]["restartCount"]
         check(restarts == 0, "the pod was never restarted")
+
+
+@case
+def an_operator_lists_the_volumes_of_a_node_from_the_plugins_image(_bao):
+    with running("listed") as pod:
+        said = node.kubectl("exec", "-n", plugin.NAMESPACE, "daemonset/evanesce-csi", "--", "/evanesce", "volumes", "--output", "json")
+        volumes = [volume for volume in json.loads(said)["volumes"] if volume["pod_uid"] == pod.uid()]
+        check(len(volumes) == 1, f"the pod's volume: {said}")
+        volume = volumes[0]
+        check((volume["state"], volume["namespace"], volume["pod"], volume["class"], volume["generation"]) ==
+              ("live", "payments", "listed", "db", 1), f"whose it is and what it shows: {volume}")
+        check(0 < volume["next_refresh_seconds"] <= 6, f"due within its period: {volume}")
+        check("first-password" not in said, "no value")
