@@ -5,10 +5,12 @@
 //!
 //! This file builds the parts and joins them; what they do is in the files beside it, in the order of the straight line:
 //! [`server`] and [`service`] hear kubelet and the operator, [`publish_request`] parses, [`volumes`] and [`volume`] are the
-//! state, [`plugin`] has the verbs, [`tmpfs_target`] and [`budget`] make room, [`refresher`] and [`adoption`] keep it so.
+//! state, [`plugin`] has the verbs, [`tmpfs_target`] and [`budget`] make room, [`refresher`] and [`adoption`] keep it so; through
+//! [`door`] classes come in, and what happened goes out.
 
 pub mod adoption;
 pub mod budget;
+mod door;
 pub mod freshness;
 pub mod keeping;
 pub mod metrics;
@@ -38,13 +40,10 @@ use std::sync::atomic::AtomicBool;
 use std::thread;
 use std::time::Duration;
 
-use evanesce_engine::audit::Auditor;
 use evanesce_engine::audit::log::{AuditLog, QUEUE};
 use evanesce_engine::audit::ocsf::Context;
 use evanesce_engine::audit::sink::{FileSink, Sink};
 use evanesce_engine::backend::registry::Registry;
-use evanesce_engine::class_dir::{ClassDirectory, Counts};
-use evanesce_engine::class_source::ClassSource;
 use evanesce_engine::clock::{Clock, SystemClock};
 use evanesce_engine::crash_point;
 use evanesce_engine::credentials::CredentialFiles;
@@ -72,6 +71,7 @@ use tonic::service::Routes;
 use tracing::{error, info, warn};
 
 use self::budget::Budget;
+use self::door::Door;
 use self::keeping::{ArenaKeep, WardenFiles};
 use self::metrics::{Memory, Metrics, Scraped};
 use self::mounts::Mounts;
@@ -83,10 +83,7 @@ use self::service::registration::RegistrationService;
 use self::volumes::Volumes;
 use self::warden_client::{Start, WardenClient};
 use crate::confine;
-use crate::kubernetes;
-use crate::kubernetes::classes::KubernetesClasses;
-use crate::kubernetes::pod_events::{PodEvents, Reporter};
-use crate::protocol::{AuditChoice, ClassesChoice, EngineConfig};
+use crate::protocol::{AuditChoice, EngineConfig};
 use crate::role::{self, Role};
 
 /// Protected memory for tokens and credentials: a thousand pods with a token of one and a half kilobytes each fit.
@@ -161,7 +158,7 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
     Metrics::node(&mut all, restarts, &config.reduced, memory(arena.kind()));
     let volumes = Arc::new(Volumes::default());
     let budget = Budget::new(config.limits.node_tmpfs, config.limits.namespace_tmpfs);
-    let Door { classes, counts, auditor, kubernetes } = open_door(&config, &log, &clock, &metrics)?;
+    let Door { classes, counts, auditor, kubernetes } = Door::open(&config, &log, &clock, &metrics)?;
     let credentials: Arc<dyn CredentialFiles> = Arc::new(WardenFiles::new(warden.clone(), arena.clone()));
     let reach = Reach {
         ports: config.backend_ports.clone(),
@@ -219,17 +216,9 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
     let loops = TaskTracker::new();
     loops.spawn(refresher::run(Arc::clone(&plugin), stop.clone()));
     loops.spawn(give_back(stop.clone()));
-    let (registered, mut known_to_kubelet) = watch::channel(false);
-    if let Some(Kubernetes { client, classes, startup_taint }) = kubernetes {
-        loops.spawn(kubernetes::classes::keep(classes, Arc::clone(&plugin), stop.clone()));
-        if let Some(key) = startup_taint {
-            let node = config.node_name.clone();
-            loops.spawn(stop.clone().run_until_cancelled_owned(async move {
-                if known_to_kubelet.wait_for(|known| *known).await.is_ok() {
-                    kubernetes::taint::remove(client, node, key).await;
-                }
-            }));
-        }
+    let (registered, known_to_kubelet) = watch::channel(false);
+    if let Some(kubernetes) = kubernetes {
+        kubernetes.begin(&plugin, known_to_kubelet, &loops, &stop);
     }
     serve_http(&config, &warden, &readiness, Arc::new(all), &loops, &stop).await?;
     let (refused, mut kubelet_refused) = mpsc::channel(1);
@@ -288,50 +277,6 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
         error!("the audit log could not be written to its end");
     }
     end
-}
-
-/// Where classes come in, and where what happened goes out.
-struct Door {
-    classes: Arc<dyn ClassSource>,
-    counts: Box<dyn Fn() -> Counts + Send + Sync>,
-    auditor: Arc<dyn Auditor>,
-    kubernetes: Option<Kubernetes>,
-}
-
-/// What is only there with an API server.
-struct Kubernetes {
-    client: kube::Client,
-    classes: Arc<KubernetesClasses>,
-    startup_taint: Option<String>,
-}
-
-fn open_door(
-    config: &EngineConfig,
-    log: &Arc<AuditLog>,
-    clock: &Arc<dyn Clock>,
-    metrics: &Arc<Metrics>,
-) -> Result<Door, Box<dyn StdError>> {
-    let log = Arc::clone(log) as Arc<dyn Auditor>;
-    match &config.classes {
-        ClassesChoice::Directory(directory) => {
-            let classes = Arc::new(ClassDirectory::watch(directory)?);
-            let counted = Arc::clone(&classes);
-            Ok(Door { classes, counts: Box::new(move || counted.counts()), auditor: log, kubernetes: None })
-        }
-        ClassesChoice::Kubernetes { api_server, startup_taint } => {
-            let client = api_server.client()?;
-            let classes = Arc::new(KubernetesClasses::new(client.clone(), Arc::clone(metrics)));
-            let reporter = Reporter { driver: config.driver_name.clone(), node: config.node_name.clone() };
-            let events = PodEvents::start(log, client.clone(), reporter, Arc::clone(clock), Arc::clone(metrics));
-            let counted = Arc::clone(&classes);
-            Ok(Door {
-                classes: Arc::clone(&classes) as _,
-                counts: Box::new(move || counted.counts()),
-                auditor: Arc::new(events),
-                kubernetes: Some(Kubernetes { client, classes, startup_taint: startup_taint.clone() }),
-            })
-        }
-    }
 }
 
 /// Gives the pages of freed memory back to the node, until `stop`.
