@@ -94,7 +94,7 @@ impl Server {
         let none =
             || BackendError::new(BackendErrorKind::Unavailable, format!("no client can be made for {}", self.name()));
         let mut builder = Client::builder().no_proxy();
-        if let Some(proxy) = proxy.filter(|_| self.tls) {
+        if let Some(proxy) = proxy {
             builder = builder.proxy(proxy.to_client().map_err(|_| none())?);
         }
         builder
