@@ -117,7 +117,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         confine::warden(mounting)?;
         let listeners = [&csi, &registration, &admin].map(|socket| socket.as_fd().try_clone_to_owned());
         let fds = listeners.into_iter().chain(audit.map(Ok)).collect::<io::Result<_>>()?;
-        let greeting = Greeting { config: engine_config(args, reduced, proxy.is_some()), digest_key, fds };
+        let greeting = Greeting { config: engine_config(args, reduced, proxy.as_ref()), digest_key, fds };
         let volumes = Volumes::new(kernel, pods, owner, args.node_tmpfs_limit).labelled(label);
         let requests = Requests::new(volumes, records, credentials, csi);
         Ok(Supervisor::new(requests, greeting, launcher, signals))
@@ -159,7 +159,7 @@ fn leave(args: &Args, user: EngineUser, proxy: Option<&HttpsProxy>) -> Leave {
     Leave { user, connect, listen: args.http_address.0.map(|address| address.port()) }
 }
 
-fn engine_config(args: &Args, reduced: Vec<Reduced>, proxy: bool) -> EngineConfig {
+fn engine_config(args: &Args, reduced: Vec<Reduced>, proxy: Option<&HttpsProxy>) -> EngineConfig {
     EngineConfig {
         driver_name: args.driver_name.clone(),
         node_name: args.node_name.clone(),
@@ -168,11 +168,7 @@ fn engine_config(args: &Args, reduced: Vec<Reduced>, proxy: bool) -> EngineConfi
         classes: classes(args),
         sealed_dir: args.sealed_dir.clone(),
         backend_ports: args.backend_ports.clone(),
-        https_proxy: args
-            .https_proxy
-            .clone()
-            .filter(|_| proxy)
-            .map(|url| ProxyChoice { url, except: args.no_proxy.clone() }),
+        https_proxy: proxy.map(|proxy| ProxyChoice { url: proxy.url().to_owned(), except: proxy.except().to_owned() }),
         http_address: args.http_address.0,
         audit: match args.audit {
             Audit::Stdout => AuditChoice::Stdout,

@@ -35,6 +35,16 @@ impl HttpsProxy {
         Ok(Self { url, except: except.to_owned() })
     }
 
+    /// Its address, which holds no password.
+    pub fn url(&self) -> &str {
+        self.url.as_str()
+    }
+
+    /// The hosts that are reached without it, separated by commas.
+    pub fn except(&self) -> &str {
+        &self.except
+    }
+
     /// The TCP port to connect to.
     pub fn port(&self) -> u16 {
         self.url.port_or_known_default().unwrap_or(80)

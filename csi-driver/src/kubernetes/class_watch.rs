@@ -8,7 +8,6 @@
 //! together.
 
 use std::collections::HashMap;
-use std::fmt;
 use std::hash::Hash;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -16,9 +15,10 @@ use std::time::Duration;
 
 use evanesce_engine::class_source::{Class, Lookup};
 use evanesce_engine::error::Error;
-use evanesce_engine::spec::{BackendSpec, Document, VolumeSpec};
-use futures_util::StreamExt as _;
-use kube::api::{ApiResource, DynamicObject};
+use evanesce_engine::spec::document::API_VERSION;
+use evanesce_engine::spec::{BackendSpec, ClassName, Document, VolumeSpec};
+use futures_util::{Stream, StreamExt as _};
+use kube::api::{ApiResource, DynamicObject, GroupVersionKind};
 use kube::runtime::watcher;
 use kube::{Api, Client};
 use tokio::sync::watch;
@@ -70,23 +70,8 @@ impl Kind for VolumeSpec {
     }
 }
 
-/// Which object.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Name {
-    /// Its namespace, if its kind has one.
-    pub namespace: Option<String>,
-    /// Its name.
-    pub name: String,
-}
-
-impl fmt::Display for Name {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some(namespace) = &self.namespace {
-            write!(f, "{namespace}/")?;
-        }
-        f.write_str(&self.name)
-    }
-}
+/// What a watch says next.
+type Heard = watcher::Result<Option<DynamicObject>>;
 
 /// What every watch needs.
 pub struct Ground {
@@ -103,7 +88,7 @@ pub struct Ground {
 /// The watched objects of one kind.
 pub struct Watched<T> {
     ground: Arc<Ground>,
-    objects: Mutex<HashMap<Name, Object<T>>>,
+    objects: Mutex<HashMap<ClassName, Object<T>>>,
 }
 
 struct Object<T> {
@@ -120,7 +105,7 @@ impl<T: Kind> Watched<T> {
     }
 
     /// What is known of an object, which is watched from now on.
-    pub fn lookup(self: &Arc<Self>, name: Name) -> Lookup<T> {
+    pub fn lookup(self: &Arc<Self>, name: ClassName) -> Lookup<T> {
         let mut objects = self.objects();
         let now = Instant::now();
         if let Some(object) = objects.get_mut(&name) {
@@ -149,29 +134,28 @@ impl<T: Kind> Watched<T> {
         (count(|known| matches!(known, Lookup::Found(_))), count(|known| matches!(known, Lookup::Broken(_))))
     }
 
-    fn api(&self, namespace: Option<&str>) -> Api<DynamicObject> {
-        let resource = ApiResource {
-            group: "evanesce.dev".to_owned(),
-            version: "v1alpha1".to_owned(),
-            api_version: evanesce_engine::spec::document::API_VERSION.to_owned(),
-            kind: T::KIND.to_owned(),
-            plural: T::PLURAL.to_owned(),
-        };
+    /// A watch of one object, from its beginning.
+    fn watch(&self, name: &ClassName) -> impl Stream<Item = Heard> + Send + use<T> {
+        let (group, version) = API_VERSION.split_once('/').unwrap_or_default();
+        let kind = GroupVersionKind::gvk(group, version, T::KIND);
+        let resource = ApiResource::from_gvk_with_plural(&kind, T::PLURAL);
         let client = self.ground.client.clone();
-        match namespace {
-            Some(namespace) => Api::namespaced_with(client, namespace, &resource),
-            None => Api::all_with(client, &resource),
+        match name {
+            ClassName::Backend(name) => watcher::watch_object(Api::all_with(client, &resource), name.as_str()),
+            ClassName::Volume(namespace, name) => {
+                watcher::watch_object(Api::namespaced_with(client, namespace.as_str(), &resource), name.as_str())
+            }
         }
     }
 
-    fn heard(&self, name: &Name, heard: watcher::Result<Option<DynamicObject>>) {
+    fn heard(&self, name: &ClassName, heard: Heard) {
         match heard {
             Ok(object) => self.learnt(name, object.map_or(Lookup::Absent(None), |object| read(name, &object))),
             Err(error) => self.failed(name, &error),
         }
     }
 
-    fn learnt(&self, name: &Name, known: Lookup<T>) {
+    fn learnt(&self, name: &ClassName, known: Lookup<T>) {
         match self.objects().get_mut(name) {
             Some(object) if object.known != known => object.known = known,
             _ => return,
@@ -180,7 +164,7 @@ impl<T: Kind> Watched<T> {
     }
 
     /// What is known counts on; who waits for the first answer hears why there is none.
-    fn failed(&self, name: &Name, error: &watcher::Error) {
+    fn failed(&self, name: &ClassName, error: &watcher::Error) {
         self.ground.metrics.class_watch_failed();
         let why = explain::<T>(error);
         if let Some(Object { known: Lookup::NotKnownYet(before), .. }) = self.objects().get_mut(name) {
@@ -188,24 +172,24 @@ impl<T: Kind> Watched<T> {
         }
         let mut said = self.ground.said.lock().unwrap_or_else(PoisonError::into_inner);
         if said.is_some_and(|at| at.elapsed() < SAY_AGAIN) {
-            debug!(kind = T::KIND, object = %name, %error, "a class cannot be watched");
+            debug!(class = %name, %error, "a class cannot be watched");
         } else {
             *said = Some(Instant::now());
-            warn!(kind = T::KIND, object = %name, why, %error, "a class cannot be watched: what is known of classes counts on");
+            warn!(class = %name, why, %error, "a class cannot be watched: what is known of classes counts on");
         }
     }
 
-    fn objects(&self) -> MutexGuard<'_, HashMap<Name, Object<T>>> {
+    fn objects(&self) -> MutexGuard<'_, HashMap<ClassName, Object<T>>> {
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Watches one object for as long as anybody holds the other end.
-async fn follow<T: Kind>(watched: Weak<Watched<T>>, name: Name) {
+async fn follow<T: Kind>(watched: Weak<Watched<T>>, name: ClassName) {
     let mut backoff = watcher::DefaultBackoff::default();
     loop {
-        let Some(api) = watched.upgrade().map(|watched| watched.api(name.namespace.as_deref())) else { return };
-        let mut events = pin!(watcher::watch_object(api, &name.name));
+        let Some(events) = watched.upgrade().map(|watched| watched.watch(&name)) else { return };
+        let mut events = pin!(events);
         let mut answered = false;
         loop {
             // A server that takes the connection and says nothing would be waited for until the kernel gives up.
@@ -230,7 +214,7 @@ fn pause(backoff: &mut watcher::DefaultBackoff) -> Duration {
 }
 
 /// What an object says.
-fn read<T: Kind>(name: &Name, object: &DynamicObject) -> Lookup<T> {
+fn read<T: Kind>(name: &ClassName, object: &DynamicObject) -> Lookup<T> {
     let document = serde_json::to_value(object)
         .map_err(|_| Error::invalid("the API server's object cannot be read"))
         .and_then(|object| Document::from_object(&object));
@@ -238,7 +222,7 @@ fn read<T: Kind>(name: &Name, object: &DynamicObject) -> Lookup<T> {
         Ok(Some(spec)) => Lookup::Found(Class::new(Arc::new(spec))),
         Ok(None) => Lookup::Broken(format!("it is no {}", T::KIND)),
         Err(problem) => {
-            error!(kind = T::KIND, object = %name, %problem, "a class cannot be used");
+            error!(class = %name, %problem, "a class cannot be used");
             Lookup::Broken(problem.message().to_owned())
         }
     }

@@ -9,14 +9,14 @@ use std::time::Duration;
 use evanesce_engine::class_dir::Counts;
 use evanesce_engine::class_source::{ClassSource, Lookup};
 use evanesce_engine::names::{BackendName, Namespace, VolumeClassName};
-use evanesce_engine::spec::{BackendSpec, VolumeSpec};
+use evanesce_engine::spec::{BackendSpec, ClassName, VolumeSpec};
 use kube::Client;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::engine_half::metrics::Metrics;
 use crate::engine_half::plugin::Plugin;
-use crate::kubernetes::class_watch::{Ground, Name, Watched};
+use crate::kubernetes::class_watch::{Ground, Watched};
 
 /// How often the classes of live volumes are asked for, so that their watches go on.
 const TOUCH: Duration = Duration::from_secs(60);
@@ -54,11 +54,11 @@ impl KubernetesClasses {
 
 impl ClassSource for KubernetesClasses {
     fn backend(&self, name: &BackendName) -> Lookup<BackendSpec> {
-        self.backends.lookup(Name { namespace: None, name: name.to_string() })
+        self.backends.lookup(ClassName::Backend(name.clone()))
     }
 
     fn volume(&self, namespace: &Namespace, name: &VolumeClassName) -> Lookup<VolumeSpec> {
-        self.volumes.lookup(Name { namespace: Some(namespace.to_string()), name: name.to_string() })
+        self.volumes.lookup(ClassName::Volume(namespace.clone(), name.clone()))
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

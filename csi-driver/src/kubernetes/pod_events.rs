@@ -252,16 +252,12 @@ impl Writer {
                 ..Default::default()
             }),
             reporting_controller: Some(self.reporter.driver.clone()),
-            reporting_instance: Some(cut_to(&self.reporter.node, 128)),
+            // At most 128 bytes; a node's name is ASCII.
+            reporting_instance: Some(self.reporter.node.chars().take(128).collect()),
             type_: Some(event.reason.kind().to_owned()),
             ..Default::default()
         }
     }
-}
-
-/// `events.k8s.io/v1`: `reportingInstance` holds at most 128 bytes; a node's name is ASCII.
-fn cut_to(text: &str, most: usize) -> String {
-    text.get(..most).unwrap_or(text).to_owned()
 }
 
 async fn bounded<T>(sent: impl Future<Output = kube::Result<T>>) -> Result<(), String> {
