@@ -5,7 +5,7 @@
 import time
 
 from rig import classes, counts, node, plugin, traces
-from rig.pod import Pod, running, untouched
+from rig.pod import Pod, rotate, running, untouched
 from rig.wait import check, until
 
 from . import case
@@ -25,7 +25,7 @@ def an_openbao_that_is_gone_for_long_costs_running_pods_nothing_and_new_ones_onl
                     bao.resume()
                 late.wait_until_it_runs(counts.RETRY_SECONDS)
                 check(late.uid() == uid, "the pod that waited was not created again")
-        _rotates(bao, pod)
+        rotate(bao, pod, to=pod.name)
 
 
 @case
@@ -41,7 +41,7 @@ def an_api_server_that_is_gone_for_long_costs_running_pods_nothing_and_new_ones_
                 until("the API server is back", lambda: node.kubectl("get", "--raw", "/readyz"))
             with until("the API server takes new pods", lambda: _created("after-api-server")) as late:
                 late.wait_until_it_runs()
-        _rotates(bao, pod)
+        rotate(bao, pod, to=pod.name)
 
 
 @case
@@ -58,7 +58,7 @@ def an_expired_certificate_of_openbao_is_named_in_the_log_and_a_new_one_mends_it
                     late.wait_until_it_runs()
             finally:
                 bao.certify()
-        _rotates(bao, pod)
+        rotate(bao, pod, to=pod.name)
 
 
 def _never_asked_before():
@@ -77,8 +77,3 @@ def _reads_all_the_while(read, seconds):
     seen, end = read("password"), time.monotonic() + seconds
     while time.monotonic() < end:
         check(read("password") == seen, "the same file is there all the while")
-
-
-def _rotates(bao, pod):
-    bao.put("payments/db", username="payments-app", password=f"{pod.name}-password")
-    until("the running pod sees what is new", lambda: pod.read("password") == f"{pod.name}-password")

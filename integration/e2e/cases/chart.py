@@ -5,8 +5,8 @@
 import contextlib
 
 from rig import classes, node, plugin, release, traces
-from rig.pod import Pod, running, untouched
-from rig.wait import Failure, check, until
+from rig.pod import Pod, rotate, running, untouched
+from rig.wait import Failure, check
 
 from . import case
 
@@ -21,11 +21,11 @@ def an_upgrade_of_the_chart_touches_no_running_pod(bao):
             before = plugin.pod()["metadata"]["uid"]
             release.install("--set", "log.level=debug")
             check(plugin.pod()["metadata"]["uid"] != before, "another plugin pod took over")
-            _rotates(bao, pod)
+            rotate(bao, pod, to="upgraded")
             with Pod("after-upgrade") as after:
                 after.wait_until_it_runs()
                 release.rollback()
-        _rotates(bao, pod)
+        rotate(bao, pod, to="rolled-back")
 
 
 @case
@@ -99,9 +99,3 @@ def _refuses(action):
     except Failure as failure:
         return str(failure)
     raise Failure("it was not refused")
-
-
-def _rotates(bao, pod):
-    bao.put("payments/db", username="payments-app", password=f"{pod.name}-{pod.read('..data/password')}")
-    wanted = f"{pod.name}-"
-    until("the running pod sees a change", lambda: pod.read("password").startswith(wanted))

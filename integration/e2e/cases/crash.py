@@ -3,7 +3,7 @@
 """A process of the plugin, or kubelet, dies: running pods keep their files, later pods get theirs."""
 
 from rig import node, plugin, traces
-from rig.pod import running
+from rig.pod import rotate, running
 from rig.wait import check, until
 
 from . import case
@@ -43,8 +43,7 @@ def a_restarted_kubelet_finds_the_plugin_and_the_running_pod_again(bao):
 
 def _still_whole(bao, pod, name):
     """One mount, the running pod refreshes, another pod starts, and the first can be deleted without a trace."""
-    bao.put("payments/db", username="payments-app", password=f"{name}-password")
-    until("the running pod sees a change", lambda: pod.read("password") == f"{name}-password")
+    rotate(bao, pod, to=name)
     mounts = [trace for trace in traces.of_pod(pod.uid()) if trace.startswith("mount of the node") and "~csi" in trace]
     check(len(mounts) == 1, f"one mount for one volume: {mounts}")
     with running(name) as other:

@@ -3,7 +3,7 @@
 """What the pod stands on is restarted on purpose: the plugin by its DaemonSet, containerd, the whole node."""
 
 from rig import node, plugin, stand, traces
-from rig.pod import Pod, running, untouched
+from rig.pod import Pod, rotate, running, untouched
 from rig.wait import check, until
 
 from . import case
@@ -48,7 +48,6 @@ def after_a_reboot_the_pods_come_back_with_their_files_and_no_other_volume_is_le
 
 def _serves(bao, pod, name):
     """The running pod sees a change, and another pod starts."""
-    bao.put("payments/db", username="payments-app", password=f"{name}-password")
-    until("the running pod sees a change", lambda: pod.read("password") == f"{name}-password")
+    rotate(bao, pod, to=name)
     with running(name) as other:
         check(other.read("password").endswith("-password"), "a new pod reads its files")

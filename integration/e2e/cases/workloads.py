@@ -6,7 +6,7 @@ import contextlib
 
 from rig import classes, node, pod
 from rig.crowd import crowd
-from rig.pod import NAMESPACE, Pod, running, untouched
+from rig.pod import NAMESPACE, Pod, rotate, running, untouched
 from rig.wait import check, until
 
 from . import case
@@ -78,9 +78,7 @@ def a_pod_whose_network_is_unplugged_still_rotates(bao):
 def _rotates(bao, *pods):
     """A changed secret shows in each of the pods, and no container was started again."""
     with untouched(*pods):
-        bao.put("payments/db", username="payments-app", password="rotated-password")
-        for one in pods:
-            until(f"{one.name} reads the new password", lambda one=one: one.read("password") == "rotated-password")
+        rotate(bao, *pods, to="rotated")
 
 
 @contextlib.contextmanager

