@@ -48,8 +48,8 @@ use evanesce_engine::clock::{Clock, SystemClock};
 use evanesce_engine::crash_point;
 use evanesce_engine::credentials::CredentialFiles;
 use evanesce_engine::deliver::Deliverer;
-use evanesce_engine::fetch::{Bounds, Fetcher};
-use evanesce_engine::keep::{HeapKeep, Keep};
+use evanesce_engine::fetch::Fetcher;
+use evanesce_engine::keep::Keep;
 use evanesce_engine::names::NodeName;
 use evanesce_engine::projection::DigestKey;
 use evanesce_engine::proxy::HttpsProxy;
@@ -59,7 +59,7 @@ use evanesce_proto::csi::node_server::NodeServer;
 use evanesce_proto::node::node_admin_server::NodeAdminServer;
 use evanesce_proto::registration::registration_server::RegistrationServer;
 use evanesce_runtime::alloc;
-use evanesce_runtime::arena::{Arena, ArenaError, ArenaKind};
+use evanesce_runtime::arena::ArenaKind;
 use evanesce_runtime::http;
 use evanesce_runtime::ready::Readiness;
 use evanesce_runtime::seccomp::Unlisted;
@@ -86,12 +86,6 @@ use crate::confine;
 use crate::protocol::{AuditChoice, EngineConfig};
 use crate::role::{self, Role};
 
-/// Protected memory for tokens and credentials: a thousand pods with a token of one and a half kilobytes each fit.
-const ARENA: usize = 1536 << 10;
-/// Below this much there is no use in starting.
-const SMALLEST_ARENA: usize = 64 << 10;
-/// Protected memory for answers that stay for a moment, apart from the tokens': however many there are, a token fits.
-const ANSWERS: Bounds = Bounds { entries: 1024, bytes: 1 << 20 };
 /// Most threads that tasks run on: on a node with many processors they are there for the pods.
 const WORKERS: usize = 4;
 /// Most threads that wait for the kernel in a task's stead. A burst would start one for each volume, and each keeps what
@@ -145,7 +139,7 @@ pub fn begin(unlisted: Unlisted) -> Result<Start, Box<dyn StdError>> {
 async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
     let Start { restarts, config, digest_key, csi, registration, admin, audit, channel } = start;
     let warden = WardenClient::new(channel)?;
-    let arena = open_arena()?;
+    let arena = keeping::for_tokens()?;
     let node = NodeName::parse(&config.node_name)?;
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let log = Arc::new(start_audit(&config, &node, audit, Arc::clone(&clock))?);
@@ -179,7 +173,7 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
             clock: Arc::clone(&clock),
         },
     );
-    let (answers, bounds) = open_answers();
+    let (answers, bounds) = keeping::for_answers();
     let fetcher = Fetcher::new(answers, bounds, Arc::clone(&clock), Arc::clone(&metrics) as _);
     let deliverer = Deliverer {
         fetcher,
@@ -284,38 +278,6 @@ async fn give_back(stop: CancellationToken) {
     let mut faults = 0;
     while stop.run_until_cancelled(tokio::time::sleep(GIVE_BACK)).await.is_some() {
         faults = tokio::task::spawn_blocking(move || alloc::give_back(faults)).await.unwrap_or(faults);
-    }
-}
-
-/// As much protected memory as this process may lock.
-fn open_arena() -> Result<Arena, ArenaError> {
-    let mut size = ARENA;
-    loop {
-        match Arena::open(size) {
-            Err(ArenaError::LockLimit { .. }) if size > SMALLEST_ARENA => size /= 2,
-            Ok(arena) => {
-                if size < ARENA || arena.kind() != ArenaKind::SecretMemory {
-                    warn!(
-                        kind = arena.kind().as_str(),
-                        size,
-                        "protected memory is less than it could be: raise RLIMIT_MEMLOCK, or use a kernel with memfd_secret"
-                    );
-                }
-                return Ok(arena);
-            }
-            refused => return refused,
-        }
-    }
-}
-
-/// Protected memory for answers; without any they are not kept, and each volume asks.
-fn open_answers() -> (Arc<dyn Keep>, Bounds) {
-    match Arena::open(ANSWERS.bytes) {
-        Ok(arena) => (Arc::new(ArenaKeep(arena)), ANSWERS),
-        Err(error) => {
-            warn!(%error, "answers are not kept for the next pod: there is no protected memory for them");
-            (Arc::new(HeapKeep), Bounds { entries: 0, bytes: 0 })
-        }
     }
 }
 

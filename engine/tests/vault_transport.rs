@@ -365,7 +365,7 @@ async fn without_a_private_authority_only_the_systems_are_trusted() {
     let backend = VaultBackend::new(&spec, name, Limits::default(), server.files(), Arc::default()).unwrap();
     let error = error(backend.probe().await);
     assert_eq!(error.kind, Kind::Unavailable);
-    assert!(error.message.contains("spec.vault.ca"), "{error}");
+    assert!(error.message.contains("spec.vault.caBundle"), "{error}");
 }
 
 #[tokio::test]

@@ -11,12 +11,56 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use evanesce_engine::credentials::CredentialFiles;
 use evanesce_engine::error::Error;
-use evanesce_engine::keep::{Keep, Kept};
+use evanesce_engine::fetch::Bounds;
+use evanesce_engine::keep::{HeapKeep, Keep, Kept};
 use evanesce_engine::secret::SecretBytes;
-use evanesce_runtime::arena::{self, Arena};
+use evanesce_runtime::arena::{self, Arena, ArenaError, ArenaKind};
+use tracing::warn;
 
 use crate::engine_half::warden_client::WardenClient;
 use crate::protocol::{CredentialName, FileIdentity};
+
+/// Protected memory for tokens and credentials: a thousand pods with a token of one and a half kilobytes each fit.
+const ARENA: usize = 1536 << 10;
+/// Below this much there is no use in starting.
+const SMALLEST_ARENA: usize = 64 << 10;
+/// Protected memory for answers that stay for a moment, apart from the tokens': however many there are, a token fits.
+const ANSWERS: Bounds = Bounds { entries: 1024, bytes: 1 << 20 };
+
+/// Memory for tokens and credentials: as much as this process may lock.
+///
+/// # Errors
+/// When not even the least can be had.
+pub fn for_tokens() -> Result<Arena, ArenaError> {
+    let mut size = ARENA;
+    loop {
+        match Arena::open(size) {
+            Err(ArenaError::LockLimit { .. }) if size > SMALLEST_ARENA => size /= 2,
+            Ok(arena) => {
+                if size < ARENA || arena.kind() != ArenaKind::SecretMemory {
+                    warn!(
+                        kind = arena.kind().as_str(),
+                        size,
+                        "protected memory is less than it could be: raise RLIMIT_MEMLOCK, or use a kernel with memfd_secret"
+                    );
+                }
+                return Ok(arena);
+            }
+            refused => return refused,
+        }
+    }
+}
+
+/// Protected memory for answers; without any they are not kept, and each volume asks.
+pub fn for_answers() -> (Arc<dyn Keep>, Bounds) {
+    match Arena::open(ANSWERS.bytes) {
+        Ok(arena) => (Arc::new(ArenaKeep(arena)), ANSWERS),
+        Err(error) => {
+            warn!(%error, "answers are not kept for the next pod: there is no protected memory for them");
+            (Arc::new(HeapKeep), Bounds { entries: 0, bytes: 0 })
+        }
+    }
+}
 
 /// Keeps values in the arena.
 pub struct ArenaKeep(pub Arena);

@@ -6,7 +6,7 @@ import contextlib
 
 from rig import classes, node, plugin, release, traces
 from rig.pod import Pod, rotate, running, untouched
-from rig.wait import Failure, check
+from rig.wait import check, refused
 
 from . import case
 
@@ -31,7 +31,7 @@ def an_upgrade_of_the_chart_touches_no_running_pod(bao):
 @case
 def a_second_release_of_the_chart_fails_clearly_and_leaves_the_first_alone(_bao):
     before = plugin.pod()["metadata"]["uid"]
-    said = _refuses(lambda: release.helm("install", "second", release.CHART, "-n", "evanesce-second", "--create-namespace", *release.VALUES))
+    said = refused(lambda: release.helm("install", "second", release.CHART, "-n", "evanesce-second", "--create-namespace", *release.VALUES))
     node.kubectl("delete", "namespace", "evanesce-second", "--ignore-not-found", "--timeout=60s")
     check("exists" in said and "evanesce" in said, f"helm says what exists, and whose it is: {said}")
     check(not node.kubectl("get", "daemonset", "-A", "-l", "app.kubernetes.io/instance=second", "-o", "name"), "nothing of it is there")
@@ -42,7 +42,7 @@ def a_second_release_of_the_chart_fails_clearly_and_leaves_the_first_alone(_bao)
 def uninstalling_is_refused_while_pods_have_volumes_and_then_hangs_nobody(_bao):
     with traces.nothing_leaks(), running("in-the-way") as pod:
         with untouched(pod):
-            said = _refuses(release.uninstall)
+            said = refused(release.uninstall)
             check("payments/in-the-way" in said + release.uninstall_check_says(), f"the pod is named: {said}")
             check(plugin.ready(), "and nothing was removed")
         pod.delete()
@@ -91,11 +91,3 @@ def _definitions(change):
         for server_set in ("resourceVersion", "uid", "creationTimestamp", "generation"):
             ours["metadata"].pop(server_set)
         node.kubectl("replace", "-f", "-", stdin=node.text(ours))
-
-
-def _refuses(action):
-    try:
-        action()
-    except Failure as failure:
-        return str(failure)
-    raise Failure("it was not refused")

@@ -17,6 +17,7 @@ def a_killed_engine_leaves_the_running_pod_its_files_and_serves_the_next(bao):
         killed = plugin.kill("engine")
         check(pod.read("password") == seen, "the files are there without the engine")
         until("the warden started another engine", lambda: plugin.process("engine") != killed)
+        until("the log says so", lambda: "engine half ended; it is started again" in plugin.logs())
         _still_whole(bao, pod, "after-engine")
         check(plugin.process("warden") == warden and plugin.restarts() == restarts, "the warden went on all the while")
 

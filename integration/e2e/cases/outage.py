@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """OpenBao does not answer: running pods keep their files, and kubelet says what is wrong."""
 
-from rig import node
+from rig import node, plugin
 from rig.pod import Pod, running
 from rig.wait import check, until
 
@@ -24,6 +24,7 @@ def a_volume_that_cannot_be_refreshed_is_abnormal_to_kubelet_and_whole_to_its_po
             check(node.ADDRESS not in str(pod.events()), f"no address of the platform's is told to the pod: {pod.events()}")
             with Pod("outage-first") as late:
                 late.refused("backend vault cannot be reached", "Unavailable")
+                until("the log says what it is", lambda: "it is sealed or down for maintenance: unseal it" in plugin.logs())
                 bao.unseal()
                 late.wait_until_it_runs()
         finally:

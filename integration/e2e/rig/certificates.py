@@ -28,11 +28,11 @@ def authority(directory):
     _openssl(directory, "req", "-x509", "-new", "-key", "ca.key", "-subj", "/CN=evanesce-e2e-ca", "-days", "2", "-out", "ca.crt")
 
 
-def server(directory, address, ended=False):
-    """`server.crt` and its key for an address: good for two days, or ended years ago."""
+def server(directory, *names, ended=False):
+    """`server.crt` and its key for names (`IP:…`, `DNS:…`): good for two days, or ended years ago."""
     _key(directory, "server")
     _openssl(directory, "req", "-new", "-key", "server.key", "-subj", "/CN=server", "-out", "server.csr")
-    (directory / "san").write_text(f"subjectAltName=IP:{address}\n")
+    (directory / "san").write_text(f"subjectAltName={','.join(names)}\n")
     validity = ("-startdate", "20200101000000Z", "-enddate", "20200102000000Z") if ended else ("-days", "2")
     _openssl(directory, "ca", "-config", "ca.cnf", "-batch", "-notext", "-rand_serial", "-cert", "ca.crt", "-keyfile", "ca.key",
              "-in", "server.csr", "-extfile", "san", *validity, "-out", "server.crt")

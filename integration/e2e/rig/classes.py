@@ -9,19 +9,19 @@ from . import node, openbao
 _API = "evanesce.dev/v1alpha1"
 
 
-def backend(name, role="payments", address=openbao.ADDRESS, **allow):
-    """A `SecretBackend` of the cases' OpenBao with one allow entry."""
+def backend(name, role="payments", address=openbao.ADDRESS, trust=("caFile", "openbao-ca.crt"), **allow):
+    """A `SecretBackend` of the cases' OpenBao with one allow entry; `trust` is the key and value that say whose certificates count."""
     entry = {"namespaces": ["payments"], "serviceAccounts": ["app"], "secrets": ["kv/payments/*"], **allow}
-    vault = {"address": address, "caFile": "openbao-ca.crt", "auth": {"kubernetes": {"mount": "kubernetes", "role": role, "audience": "vault"}}}
+    vault = {"address": address, "auth": {"kubernetes": {"mount": "kubernetes", "role": role, "audience": "vault"}}, **dict([trust] if trust else [])}
     return {"apiVersion": _API, "kind": "SecretBackend", "metadata": {"name": name}, "spec": {"vault": vault, "allow": [entry]}}
 
 
-def volume(name, namespace="payments", backend="vault", files=None, every="5s"):
+def volume(name, namespace="payments", backend="vault", files=None, every="5s", **more):
     """A `SecretVolume`; `files` names secret and key for each path."""
     files = files or {"password": ("kv/payments/db", "password")}
     files = [{"path": path, "from": {"backend": backend, "secret": secret, "key": key}} for path, (secret, key) in files.items()]
     return {"apiVersion": _API, "kind": "SecretVolume", "metadata": {"name": name, "namespace": namespace},
-            "spec": {"refresh": {"every": every, "jitter": "10%"}, "files": files}}
+            "spec": {"refresh": {"every": every, "jitter": "10%"}, "files": files, **more}}
 
 
 def put(*objects):

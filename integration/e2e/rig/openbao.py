@@ -16,6 +16,9 @@ from .wait import until
 
 VERSION = "2.7.2"
 ADDRESS = f"https://{node.ADDRESS}:8200"
+_NAME = "openbao.kube-system.svc.cluster.local"
+ADDRESS_BY_NAME = f"https://{_NAME}:8200"
+_CERTIFIED = (f"IP:{node.ADDRESS}", f"DNS:{_NAME}")
 AUDIENCE = "vault"
 DIRECTORY = node.HOME / "openbao"
 CA = DIRECTORY / "ca.crt"
@@ -38,6 +41,15 @@ def program(target):
     return bao
 
 
+def service(name):
+    """A headless service of `kube-system` that names the server: what the cluster's DNS answers with is its address."""
+    metadata = {"name": name, "namespace": "kube-system"}
+    port = {"name": "https", "port": 8200}
+    return [{"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"clusterIP": "None", "ports": [port]}},
+            {"apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4", "ports": [port],
+             "metadata": {**metadata, "labels": {"kubernetes.io/service-name": name}}, "endpoints": [{"addresses": [node.ADDRESS]}]}]
+
+
 class OpenBao:
     """The server, and its administrator."""
 
@@ -51,7 +63,7 @@ class OpenBao:
         shutil.rmtree(DIRECTORY, ignore_errors=True)
         (DIRECTORY / "data").mkdir(mode=0o700, parents=True)
         certificates.authority(DIRECTORY)
-        certificates.server(DIRECTORY, node.ADDRESS)
+        certificates.server(DIRECTORY, *_CERTIFIED)
         (DIRECTORY / "config.json").write_text(json.dumps({
             "storage": {"raft": {"path": str(DIRECTORY / "data"), "node_id": "only", "performance_multiplier": 1}},
             "api_addr": ADDRESS,
@@ -84,7 +96,7 @@ class OpenBao:
 
     def certify(self, ended=False):
         """Serves with a new certificate from now on; with one that has ended, if so asked."""
-        certificates.server(DIRECTORY, node.ADDRESS, ended)
+        certificates.server(DIRECTORY, *_CERTIFIED, ended=ended)
         self.resume()  # not reloaded: whoever holds a session ticket would go on without a look at the certificate
 
     def seal(self):

@@ -33,3 +33,12 @@ def check(truth, what):
     """`Failure` with `what` unless `truth`."""
     if not truth:
         raise Failure(what)
+
+
+def refused(action):
+    """What an action that is to fail says; `Failure` if it does not fail."""
+    try:
+        action()
+    except Failure as failure:
+        return str(failure)
+    raise Failure("it was not refused")

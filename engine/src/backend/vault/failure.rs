@@ -105,7 +105,7 @@ fn describe_tls(error: &rustls::Error) -> String {
             }
             // A new authority of the old name shows as a bad signature.
             Wrong::UnknownIssuer | Wrong::BadSignature => {
-                "its TLS certificate has an issuer that is not trusted: set spec.vault.ca to the issuer's certificate"
+                "its TLS certificate has an issuer that is not trusted: set spec.vault.caBundle, or caFile, to the issuer's certificate"
                     .to_owned()
             }
             other => format!("its TLS certificate is not accepted: {other}"),

@@ -114,7 +114,7 @@ async fn system_roots() -> Result<Vec<CertificateDer<'static>>, BackendError> {
     if roots.is_empty() {
         return Err(BackendError::new(
             BackendErrorKind::Unavailable,
-            "this system has no certificate authorities to trust: install ca-certificates, or set spec.vault.ca",
+            "this system has no certificate authorities to trust: install ca-certificates, or set spec.vault.caBundle, or caFile",
         ));
     }
     Ok(roots)
