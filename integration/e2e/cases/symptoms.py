@@ -26,8 +26,6 @@ def every_way_in_which_a_backend_cannot_be_reached_is_in_the_log_as_the_docs_quo
             classes.backend("untrusted", trust=("caBundle", (stranger / "ca.crt").read_text())),
         "its TLS certificate is for another name: use a name of the certificate in spec.vault.address":
             classes.backend("misnamed", address=openbao.ADDRESS_BY_NAME.replace("openbao.", "elsewhere.")),
-        "this system has no certificate authorities to trust: install ca-certificates, or set spec.vault.caBundle, or caFile":
-            classes.backend("trusts-nobody", trust=None),
     }
     with contextlib.ExitStack() as stack:
         stack.enter_context(classes.made(*elsewhere))

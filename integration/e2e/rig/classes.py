@@ -12,7 +12,7 @@ _API = "evanesce.dev/v1alpha1"
 def backend(name, role="payments", address=openbao.ADDRESS, trust=("caFile", "openbao-ca.crt"), **allow):
     """A `SecretBackend` of the cases' OpenBao with one allow entry; `trust` is the key and value that say whose certificates count."""
     entry = {"namespaces": ["payments"], "serviceAccounts": ["app"], "secrets": ["kv/payments/*"], **allow}
-    vault = {"address": address, "auth": {"kubernetes": {"mount": "kubernetes", "role": role, "audience": "vault"}}, **dict([trust] if trust else [])}
+    vault = {"address": address, "auth": {"kubernetes": {"mount": "kubernetes", "role": role, "audience": "vault"}}, **dict([trust])}
     return {"apiVersion": _API, "kind": "SecretBackend", "metadata": {"name": name}, "spec": {"vault": vault, "allow": [entry]}}
 
 
