@@ -7,6 +7,8 @@
 //! that are under way, and answers that stay for a moment.
 
 mod alive;
+mod breaker;
+mod bucket;
 mod fetcher;
 mod flight;
 mod gate;
@@ -56,7 +58,8 @@ pub struct BackendHandle {
 impl BackendHandle {
     /// The handle of one revision of a backend.
     pub fn new(backend: Arc<dyn Backend>, allow: Vec<Allow>, limits: Limits, revision: u64) -> Self {
-        Self { backend, allow, limits, revision, gate: Gate::new(limits.parallel_per_node) }
+        let gate = Gate::new(&limits);
+        Self { backend, allow, limits, revision, gate }
     }
 }
 
@@ -111,7 +114,8 @@ impl<'a> Fetch<'a> {
                 continue;
             }
             let (subject, auditor) = (scope.subject().clone(), Arc::clone(scope.auditor()));
-            let order = Arc::new(Order { handle, asker: Arc::new(asker), token, subject, auditor });
+            let urgent = scope.purpose() == Purpose::First;
+            let order = Arc::new(Order { handle, asker: Arc::new(asker), token, subject, auditor, urgent });
             bursts.push(Burst { order, grants: vec![grant], login: Mutex::default() });
         }
         let since = (scope.purpose() == Purpose::Refresh).then(|| fetcher.now());
@@ -204,7 +208,8 @@ impl<'a> Fetch<'a> {
             let before = known.iter().find(|shown| shown.backend == grant.reference().backend && shown.path == path);
             let Some(before) = before.and_then(|shown| shown.version.as_ref()) else { return Ok(false) };
             let version = timed(handle.limits.timeout, session.version(grant));
-            match self.fetcher.pass(handle, version).await {
+            let version = self.fetcher.pass(&burst.order, version, |answer| answer.as_ref().err()).await;
+            match version.and_then(|version| version) {
                 Ok(Some(version)) if version == *before => {}
                 // A version that may not be asked for says nothing about the secret itself: the fetch decides.
                 Ok(_) | Err(BackendError { kind: BackendErrorKind::Denied | BackendErrorKind::NotFound, .. }) => {

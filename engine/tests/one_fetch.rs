@@ -1,7 +1,7 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! One fetch for each identity: who shares an answer, who does not, how long it lives, and what is audited.
+//! One fetch for each identity: who shares an answer, who does not, how long it lives, what a backend has to bear, and what is audited.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -11,5 +11,6 @@ mod one_fetch {
     pub(crate) mod ground;
     pub(crate) mod identity;
     pub(crate) mod logins;
+    pub(crate) mod protection;
     pub(crate) mod sharing;
 }

@@ -157,8 +157,13 @@ fn the_designs_example_means_what_it_says() {
     let VaultAuth::Kubernetes { mount, role, audience } = &vault.auth else { panic!() };
     assert_eq!((mount.as_str(), role.as_str(), audience.as_str()), ("kubernetes", "app", "vault"));
     assert_eq!(backend.allow[0].secrets, ["kv/payments/*", "database/creds/*"]);
-    let limits =
-        Limits { timeout: Duration::from_secs(10), parallel: 16, parallel_per_node: 64, reuse: Duration::from_secs(5) };
+    let limits = Limits {
+        timeout: Duration::from_secs(10),
+        parallel: 16,
+        parallel_per_node: 64,
+        requests_per_second: 100,
+        reuse: Duration::from_secs(5),
+    };
     assert_eq!(backend.limits, limits);
     assert_eq!((namespace.as_str(), name.as_str()), ("payments", "app-db"));
     assert_eq!((spec.refresh.every, spec.refresh.jitter_percent), (Duration::from_secs(300), 10));
@@ -175,8 +180,13 @@ fn every_other_value_means_what_it_says() {
     assert_eq!(vault.ca, Some(PemSource::File("vault-ca.pem".to_owned())));
     assert_eq!((vault.namespace.as_deref(), vault.kv_mounts.join(" ")), (Some("team/a"), "kv apps/kv".to_owned()));
     assert_eq!(backend.allow[0].role.as_deref(), Some("readonly"));
-    let limits =
-        Limits { timeout: Duration::from_secs(60), parallel: 64, parallel_per_node: 1024, reuse: Duration::ZERO };
+    let limits = Limits {
+        timeout: Duration::from_secs(60),
+        parallel: 64,
+        parallel_per_node: 1024,
+        requests_per_second: 10_000,
+        reuse: Duration::ZERO,
+    };
     assert_eq!(backend.limits, limits);
 
     let [Document::Volume { spec, .. }, Document::Backend(backend)] = &parsed("03_")[..] else { panic!() };

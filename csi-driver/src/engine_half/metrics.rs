@@ -190,6 +190,8 @@ pub struct Metrics {
     peers_refused: Counter<()>,
     backend_requests: Gauge<(Backend, Stage)>,
     answers: Counter<(Backend, AnswerSource)>,
+    left_alone: Gauge<(Backend,)>,
+    held_back: Counter<(Backend,)>,
     last_refresh: Gauge<()>,
     class_watch_failures: Counter<()>,
     pod_events: Counter<(Written,)>,
@@ -224,6 +226,15 @@ impl Metrics {
             peers_refused: all.counter("peers_refused", "Connections of processes that are not root's, sent away"),
             backend_requests: all.gauge("backend_requests", "Requests to backends that are not answered yet", None),
             answers: all.counter("answers", "Backends' answers that deliveries got, by who had asked"),
+            left_alone: all.gauge(
+                "backends_left_alone",
+                "Backends that did not answer several times in a row and are only probed now and then",
+                None,
+            ),
+            held_back: all.counter(
+                "backend_requests_held_back",
+                "Requests that were not sent, because their backend is left alone",
+            ),
             last_refresh: all.gauge(
                 "last_refresh_timestamp",
                 "When a refresh last succeeded, in Unix time; 0 before the first",
@@ -239,6 +250,7 @@ impl Metrics {
         metrics.last_refresh.set((), 0.0);
         for backend in Backend::ALL {
             Stage::ALL.iter().for_each(|stage| metrics.backend_requests.set((*backend, *stage), 0.0));
+            metrics.left_alone.set((*backend,), 0.0);
         }
         (metrics, all)
     }
@@ -362,6 +374,18 @@ impl Meter for Metrics {
             Source::Shared => AnswerSource::Shared,
         };
         self.answers.inc((backend, source));
+    }
+
+    fn left_alone(&self, kind: &'static str, more: i32) {
+        if let Some(backend) = backend(kind) {
+            self.left_alone.add((backend,), more.into());
+        }
+    }
+
+    fn held_back(&self, kind: &'static str) {
+        if let Some(backend) = backend(kind) {
+            self.held_back.inc((backend,));
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use super::BackendHandle;
 use super::alive::Alive;
 use super::flight::Flight;
-use super::gate::Meter;
+use super::gate::{Meter, Passer};
 use super::login::Login;
 use super::question::{Asker, Question};
 use super::reuse::{Bounds, Endpoint, Reuse};
@@ -51,6 +51,8 @@ pub(super) struct Order {
     pub(super) token: Option<Arc<Token>>,
     pub(super) subject: Subject,
     pub(super) auditor: Arc<dyn Auditor>,
+    /// A pod starts and waits for it.
+    pub(super) urgent: bool,
 }
 
 /// What one question of a batch was answered.
@@ -148,9 +150,16 @@ impl Fetcher {
         self.join_login(&mut self.state(), order, self.now())
     }
 
-    /// Makes a request in its turn.
-    pub(super) async fn pass<T>(&self, handle: &BackendHandle, request: impl Future<Output = T>) -> T {
-        handle.gate.pass(&self.meter, handle.backend.kind(), request).await
+    /// Makes a request in its turn, if its backend is asked at all; see [`Gate::pass`](super::gate::Gate::pass).
+    pub(super) async fn pass<T>(
+        &self,
+        order: &Order,
+        request: impl Future<Output = T>,
+        failure: impl FnOnce(&T) -> Option<&BackendError>,
+    ) -> Result<T, BackendError> {
+        let (kind, urgent) = (order.handle.backend.kind(), order.urgent);
+        let passer = Passer { clock: self.clock.as_ref(), meter: &self.meter, kind, urgent };
+        order.handle.gate.pass(&passer, request, failure).await
     }
 
     /// Records what a delivery was answered.
@@ -181,11 +190,11 @@ impl Fetcher {
 
     /// Logs in. The event is recorded here, because whoever began it may have left when others still wait.
     async fn open(self: Arc<Self>, order: Arc<Order>) -> Result<Arc<dyn Session>, BackendError> {
-        let Order { handle, asker, token, subject, auditor } = order.as_ref();
+        let Order { handle, asker, token, subject, auditor, .. } = order.as_ref();
         let caller = Caller { workload: &subject.workload, token: token.as_deref() };
         let patience = handle.backend.patience(handle.limits.timeout);
         let open = timed(patience, handle.backend.open(&caller, &asker.identity));
-        let opened = self.pass(handle, open).await;
+        let opened = self.pass(&order, open, |opened| opened.as_ref().err()).await?;
         let (login, outcome) = match &opened {
             Ok(session) => (session.login().clone(), Outcome::Success),
             Err(error) => (handle.backend.login(), failure(error)),
@@ -211,12 +220,20 @@ impl Fetcher {
         let limit = order.handle.limits.timeout;
         let batch: Vec<&Grant> = grants.iter().collect();
         let (sent, results) = self
-            .pass(&order.handle, async {
-                let sent = self.now();
-                let results = timed(limit, async { Ok(session.fetch_batch(&batch).await) }).await;
-                (sent, results.unwrap_or_else(|late| batch.iter().map(|_| Err(late.clone())).collect()))
-            })
-            .await;
+            .pass(
+                &order,
+                async {
+                    let sent = self.now();
+                    let results = timed(limit, async { Ok(session.fetch_batch(&batch).await) }).await;
+                    (sent, results.unwrap_or_else(|late| batch.iter().map(|_| Err(late.clone())).collect()))
+                },
+                // One answer shows that it answers.
+                |(_, results)| {
+                    let answers = results.iter().any(Result::is_ok);
+                    results.first().filter(|_| !answers).and_then(|result| result.as_ref().err())
+                },
+            )
+            .await?;
         let endpoint = session.login().endpoint.clone();
         let answer = |result: Result<Secret, _>| Answer { result: result.map(Arc::new), endpoint: endpoint.clone() };
         let answers: Vec<Answer> = results.into_iter().map(answer).collect();

@@ -1,13 +1,22 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! How much of one node a backend has to bear at a time; the rest waits, and can be seen waiting.
+//! How much of one node a backend has to bear; the rest waits or is sent home, and can be seen doing so.
+//!
+//! Every request goes through here, in this order: the [breaker](super::breaker) says whether the backend is asked at all,
+//! the [bucket](super::bucket) how soon, the semaphore how many at a time.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Semaphore;
+use ring::rand::{SecureRandom, SystemRandom};
+use tokio::sync::{Notify, Semaphore};
 
+use super::breaker::{Admission, Breaker};
+use super::bucket::Bucket;
 use crate::audit::Source;
+use crate::backend::{BackendError, BackendErrorKind};
+use crate::clock::Clock;
+use crate::spec::backend::Limits;
 
 /// Hears how busy backends are. The `kind` is [`Backend::kind`](crate::backend::Backend::kind).
 pub trait Meter: Send + Sync {
@@ -19,6 +28,12 @@ pub trait Meter: Send + Sync {
 
     /// A delivery has its answer to one question.
     fn answered(&self, kind: &'static str, source: Source);
+
+    /// So many more backends (fewer, below zero) are left alone because they fail.
+    fn left_alone(&self, kind: &'static str, more: i32);
+
+    /// A request was not sent, because its backend is left alone.
+    fn held_back(&self, kind: &'static str);
 }
 
 /// Counts nothing.
@@ -28,31 +43,136 @@ impl Meter for () {
     fn under_way(&self, _: &'static str, _: i32) {}
 
     fn answered(&self, _: &'static str, _: Source) {}
+
+    fn left_alone(&self, _: &'static str, _: i32) {}
+
+    fn held_back(&self, _: &'static str) {}
 }
 
-/// Lets so many requests to one backend through at a time, in the order they came.
-pub(super) struct Gate(Semaphore);
+/// What stands before one backend.
+pub(super) struct Gate {
+    wide: Semaphore,
+    state: Mutex<State>,
+    /// A probe has ended.
+    probed: Notify,
+}
+
+struct State {
+    breaker: Breaker,
+    bucket: Bucket,
+}
+
+/// Whoever makes a request: whose time, who counts, and whether a pod waits for it.
+pub(super) struct Passer<'a> {
+    pub(super) clock: &'a dyn Clock,
+    pub(super) meter: &'a Arc<dyn Meter>,
+    /// The backend's kind.
+    pub(super) kind: &'static str,
+    /// A pod starts: it waits for the next probe, where a refresh comes back later.
+    pub(super) urgent: bool,
+}
 
 impl Gate {
-    /// A gate for `wide` requests side by side.
-    pub(super) fn new(wide: usize) -> Self {
-        Self(Semaphore::new(wide.clamp(1, Semaphore::MAX_PERMITS)))
+    /// A gate for so many requests side by side, and so many a second.
+    pub(super) fn new(limits: &Limits) -> Self {
+        Self {
+            wide: Semaphore::new(limits.parallel_per_node.clamp(1, Semaphore::MAX_PERMITS)),
+            state: Mutex::new(State { breaker: Breaker::new(), bucket: Bucket::new(limits.requests_per_second) }),
+            probed: Notify::new(),
+        }
     }
 
-    /// Waits for its turn, then makes the request.
+    /// Waits for its turn, then makes the request; `failure` tells from its answer whether the backend is well.
+    ///
+    /// # Errors
+    /// `Unavailable`, and nothing was sent, where the backend is left alone; it says when to come back.
     pub(super) async fn pass<T>(
         &self,
-        meter: &Arc<dyn Meter>,
-        kind: &'static str,
+        passer: &Passer<'_>,
         request: impl Future<Output = T>,
-    ) -> T {
+        failure: impl FnOnce(&T) -> Option<&BackendError>,
+    ) -> Result<T, BackendError> {
+        let Passer { clock, meter, kind, .. } = passer;
         let waiting = Counted::new(|more| meter.waiting(kind, more));
+        let _probe = self.admitted(passer).await?;
+        let wait = self.state().bucket.take(clock.monotonic());
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
         // The semaphore is never closed; a permit that is none lets through.
-        let _permit = self.0.acquire().await;
+        let _permit = self.wide.acquire().await;
         drop(waiting);
         let _under_way = Counted::new(|more| meter.under_way(kind, more));
-        request.await
+        let answer = request.await;
+        self.ended(passer, failure(&answer));
+        Ok(answer)
     }
+
+    /// Comes back when the request may go; with a guard where it is a probe.
+    async fn admitted<'a>(&'a self, passer: &'a Passer<'_>) -> Result<Option<Probe<'a>>, BackendError> {
+        loop {
+            // Made before the look, so that a probe that ends in between is heard.
+            let probed = self.probed.notified();
+            let now = passer.clock.monotonic();
+            let until = match self.state().breaker.admit(now, passer.urgent) {
+                Admission::Goes => return Ok(None),
+                Admission::Probes => return Ok(Some(Probe { gate: self, clock: passer.clock })),
+                Admission::Waits(until) => until,
+            };
+            if !passer.urgent {
+                passer.meter.held_back(passer.kind);
+                let text = "not asked: it did not answer several times in a row, and is left alone for a moment";
+                let again = Some(until.saturating_duration_since(now));
+                return Err(BackendError {
+                    retry_after: again,
+                    ..BackendError::new(BackendErrorKind::Unavailable, text)
+                });
+            }
+            tokio::select! {
+                () = probed => {}
+                () = tokio::time::sleep_until(until) => {}
+            }
+        }
+    }
+
+    fn ended(&self, passer: &Passer<'_>, failure: Option<&BackendError>) {
+        let mut state = self.state();
+        let was_open = state.breaker.is_open();
+        state.breaker.ended(passer.clock.monotonic(), failure, random());
+        let is_open = state.breaker.is_open();
+        drop(state);
+        if was_open != is_open {
+            passer.meter.left_alone(passer.kind, if is_open { 1 } else { -1 });
+        }
+        if was_open {
+            self.probed.notify_waiters();
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A probe that is under way; dropped before its answer was heard, it lets the next one go.
+struct Probe<'a> {
+    gate: &'a Gate,
+    clock: &'a dyn Clock,
+}
+
+impl Drop for Probe<'_> {
+    fn drop(&mut self) {
+        self.gate.state().breaker.abandoned(self.clock.monotonic());
+        self.gate.probed.notify_waiters();
+    }
+}
+
+/// In 0..=1.
+fn random() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness probes are not spread, which is no reason to fail.
+    let _ = SystemRandom::new().fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }
 
 /// Counted while it lives, however it ends.

@@ -111,6 +111,8 @@ pub struct Limits {
     pub parallel: usize,
     /// How many requests of all deliveries of a node run side by side; the rest waits.
     pub parallel_per_node: usize,
+    /// How many requests of all deliveries of a node there are in a second, after a burst of a minute's worth.
+    pub requests_per_second: u32,
     /// How long an answer may serve other volumes of the same identity, from the moment it was asked for; not at all
     /// where zero.
     pub reuse: Duration,
@@ -121,6 +123,13 @@ impl Default for Limits {
         // Ten seconds leave a second try within kubelet's two minutes. Sixteen fill a volume of ten secrets in one round,
         // and 64 for the node 250 such volumes at 100 ms each in five seconds, without a node's start becoming a burst that
         // a small server feels. Five seconds of reuse cover the pods that a Deployment starts together.
-        Self { timeout: Duration::from_secs(10), parallel: 16, parallel_per_node: 64, reuse: Duration::from_secs(5) }
+        // A hundred a second is ten times what a node full of pods asks in a steady state, and the burst its start.
+        Self {
+            timeout: Duration::from_secs(10),
+            parallel: 16,
+            parallel_per_node: 64,
+            requests_per_second: 100,
+            reuse: Duration::from_secs(5),
+        }
     }
 }

@@ -261,6 +261,13 @@ pub static LIMITS: Table = Table {
             "`64`",
             "How many requests of all deliveries of a node run side by side; the rest waits. 1 to 1024.",
         ),
+        key(
+            "requestsPerSecond",
+            Form::Number { least: 1, most: 10_000 },
+            "`100`",
+            "How many requests of all deliveries of a node there are in a second, after a burst of a minute's worth; the rest \
+             waits. 1 to 10000.",
+        ),
         // As long as a pod that was granted nothing may still read what another one was told.
         key(
             "reuse",
@@ -271,7 +278,7 @@ pub static LIMITS: Table = Table {
              nodes that just used it. Only secrets without an end of their own (KV version 2, sealed); refreshes always ask.",
         ),
     ],
-    later: &["requestsPerSecond"],
+    later: &[],
     rules: &[],
 };
 

@@ -164,11 +164,12 @@ fn allow(entry: &Section<'_>, takes_role: bool, kv_mounts: &[String]) -> Result<
 
 fn limits(limits: &Section<'_>) -> Result<Limits, Error> {
     let defaults = Limits::default();
-    let per_node = limits.get("parallelPerNode");
+    let (per_node, per_second) = (limits.get("parallelPerNode"), limits.get("requestsPerSecond"));
     Ok(Limits {
         timeout: limits.get("timeout").map_or(Ok(defaults.timeout), values::duration)?,
         parallel: limits.get("parallel").map_or(Ok(defaults.parallel), Field::number)?,
         parallel_per_node: per_node.map_or(Ok(defaults.parallel_per_node), Field::number)?,
+        requests_per_second: per_second.map_or(Ok(defaults.requests_per_second), Field::number)?,
         reuse: limits.get("reuse").map_or(Ok(defaults.reuse), values::duration)?,
     })
 }

@@ -223,6 +223,8 @@ pub(crate) struct CountingMeter {
     pub(crate) waiting: AtomicI64,
     pub(crate) under_way: AtomicI64,
     pub(crate) most_under_way: AtomicI64,
+    pub(crate) left_alone: AtomicI64,
+    pub(crate) held_back: AtomicI64,
     sources: Mutex<Vec<Source>>,
 }
 
@@ -244,5 +246,13 @@ impl Meter for CountingMeter {
 
     fn answered(&self, _: &'static str, source: Source) {
         self.sources.lock().unwrap().push(source);
+    }
+
+    fn left_alone(&self, _: &'static str, more: i32) {
+        self.left_alone.fetch_add(more.into(), Ordering::Relaxed);
+    }
+
+    fn held_back(&self, _: &'static str) {
+        self.held_back.fetch_add(1, Ordering::Relaxed);
     }
 }
