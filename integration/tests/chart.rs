@@ -19,8 +19,7 @@ const SETS: [(&str, &str); 4] =
 
 /// What the plugin can be told and the chart need not: where the container has everything, what Kubernetes tells it, and
 /// what only a rootless demo wants.
-const NOT_OFFERED: [&str; 10] = [
-    "--node-name",
+const NOT_OFFERED: [&str; 9] = [
     "--csi-socket",
     "--registration-dir",
     "--state-dir",
@@ -226,6 +225,12 @@ fn every_flag_exists_and_every_flag_can_be_set() {
             let flag = argument.as_str().unwrap().split('=').next().unwrap().to_owned();
             assert!(flags.contains(flag.as_str()), "{}: the plugin has no {flag}", values.0);
             set.insert(flag);
+        }
+        for variable in container["env"].as_array().unwrap() {
+            let variable = format!("`{}`", variable["name"].as_str().unwrap());
+            let row = page.lines().find(|line| line.starts_with("| `--") && line.contains(&variable));
+            let flag = row.unwrap_or_else(|| panic!("{}: the plugin reads no {variable}", values.0));
+            set.insert(flag[3..].split('`').next().unwrap().to_owned());
         }
     }
     for flag in flags.iter().filter(|flag| !NOT_OFFERED.contains(flag)) {
