@@ -5,7 +5,7 @@
 //! inside it.
 //!
 //! Tests here start the **built** `evanesce-csi` and look at it from outside: over its sockets, in
-//! the mount table, in `/proc`. The servers are real where a real one exists ([`openbao`]), and
+//! the mount table, in `/proc`. The servers are real where a real one exists ([`openbao`], [`postgres`]), and
 //! small stand-ins where it does not ([`token_review`], [`kubelet`], [`recorder`], [`gate`]). [`world`] puts
 //! them together with one call.
 //!
@@ -27,6 +27,7 @@ pub mod mounts;
 pub mod openbao;
 pub mod outage;
 pub mod plugin;
+pub mod postgres;
 pub mod processes;
 pub mod recorder;
 pub mod scratch;
@@ -35,4 +36,5 @@ pub mod slow_link;
 pub mod tap;
 pub mod token_review;
 pub mod wait;
+mod wheel;
 pub mod world;

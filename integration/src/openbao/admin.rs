@@ -8,7 +8,11 @@ use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
 use super::wait_while_running;
-use crate::{child::Child, token_review::TokenReview};
+use crate::{
+    child::Child,
+    postgres::{self, Postgres},
+    token_review::TokenReview,
+};
 
 /// A client with the root token.
 pub struct Admin {
@@ -139,6 +143,32 @@ impl Admin {
             "token_ttl": "10m",
         });
         self.write(&format!("auth/{mount}/role/{}", role.name), &body).await?;
+        Ok(())
+    }
+
+    /// Mounts the database engine at `mount` before this PostgreSQL, with a role `app` whose leases last a minute and five at
+    /// most.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn enable_database(&self, mount: &str, postgres: &Postgres) -> Result<()> {
+        self.write(&format!("sys/mounts/{mount}"), &json!({"type": "database"})).await?;
+        let body = json!({
+            "plugin_name": "postgresql-database-plugin",
+            "connection_url": postgres.url_for_openbao(),
+            "username": postgres::ADMINISTRATOR,
+            "password": postgres.password(),
+            "allowed_roles": "*",
+        });
+        self.write(&format!("{mount}/config/postgres"), &body).await?;
+        let create = r#"create role "{{name}}" with login password '{{password}}' valid until '{{expiration}}'"#;
+        let body = json!({
+            "db_name": "postgres",
+            "creation_statements": create,
+            "default_ttl": "1m",
+            "max_ttl": "5m",
+        });
+        self.write(&format!("{mount}/roles/app"), &body).await?;
         Ok(())
     }
 
