@@ -162,7 +162,7 @@ async fn refresh(volume: &Volume, rounds: Range<u32>, readers: &[AtomicU64]) {
     let mut state = volume.state.lock().await;
     let mut retired = VecDeque::new();
     let digest = Projection::default().digest(&DigestKey::new(&[0; 32]));
-    let shows = Before { secrets: Vec::new(), digest, revision: 0 };
+    let shows = Before { secrets: Vec::new(), digest, revision: 0, due: None };
     for round in rounds {
         let target =
             RefreshTarget { mounts: &Granted, volume, state: (&mut *state).into(), keep_until: Instant::now() };

@@ -102,6 +102,9 @@ pub struct Shown {
     pub path: String,
     /// Its version, where the backend has one.
     pub version: Option<Version>,
+    /// Whether it ends by itself: a lease or a certificate, which another question would not read but make anew.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends: bool,
 }
 
 /// One thing that happened.

@@ -8,7 +8,7 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use crate::audit::{Auditor, Event, Purpose, Scope, Shown, Subject};
 use crate::class_source::ClassSource;
@@ -19,6 +19,7 @@ use crate::fetch::{Answers, BackendHandle, Backends, Fetch, Fetcher};
 use crate::policy;
 use crate::projection::{Digest, DigestKey};
 use crate::render::render;
+use crate::schedule::{Due, Wait, refresh_after};
 use crate::spec::VolumeSpec;
 use crate::target::{Placed, Target};
 use crate::token::Tokens;
@@ -56,6 +57,10 @@ pub struct Request<'a> {
     pub group: Option<u32>,
     /// What the volume shows now; absent for a first delivery, and where it was not remembered.
     pub before: Option<&'a Before>,
+    /// Whether everything is read anew: what ends is to be replaced, or somebody wants it.
+    pub anew: bool,
+    /// Where in the spread of its class the volume falls: 0 to 1.
+    pub chance: f64,
     /// Where the volume is, for the event.
     pub target_path: &'a str,
 }
@@ -69,6 +74,9 @@ pub struct Before {
     pub digest: Digest,
     /// Which classes made them: with other ones, versions alone say nothing.
     pub revision: u64,
+    /// When they are asked for again; absent where an earlier release remembered.
+    #[serde(default)]
+    pub due: Option<Due>,
 }
 
 /// What a delivery did.
@@ -98,13 +106,12 @@ impl Deliverer {
     /// Whatever the steps say; the target's readers see what they saw before, and the audit has the reason.
     pub async fn deliver(&self, request: &Request<'_>, target: &dyn Target) -> Result<Delivered, Error> {
         let scope = Scope::open(Arc::clone(&self.auditor), request.subject.clone(), request.purpose);
-        let result = match tokio::time::timeout(self.limit, self.ask(&scope, request)).await {
+        // Lives count from before the first question, so that none is thought longer than it is.
+        let asked = self.clock.now();
+        let result = match tokio::time::timeout(self.limit, self.ask(&scope, request, asked)).await {
             // Placing is outside the deadline: it is short, local, and must not be left half-way.
-            Ok(Ok((classes, Some(answers)))) => self.place(request, classes, answers, target).await,
-            Ok(Ok((classes, None))) => request.before.cloned().map_or_else(
-                || Err(Error::internal("a volume without a memory was found unchanged")),
-                |before| Ok(Delivered { spec: classes.spec, before, placed: None, files: Vec::new() }),
-            ),
+            Ok(Ok((classes, Some(answers)))) => self.place(request, classes, (answers, asked), target).await,
+            Ok(Ok((classes, None))) => self.unchanged(request, classes),
             Ok(Err(error)) => Err(error),
             Err(_) => Err(Error::new(
                 Kind::TimedOut,
@@ -122,7 +129,12 @@ impl Deliverer {
 
     /// Finds classes, authorises, logs in and fetches: everything that can be refused, before anything is touched.
     /// Without answers, all is as before.
-    async fn ask(&self, scope: &Scope, request: &Request<'_>) -> Result<(Classes, Option<Answers>), Error> {
+    async fn ask(
+        &self,
+        scope: &Scope,
+        request: &Request<'_>,
+        asked: SystemTime,
+    ) -> Result<(Classes, Option<Answers>), Error> {
         let workload = &request.subject.workload;
         request.tokens.check_holder(workload)?;
         let classes = self.classes_once_known(request.subject).await?;
@@ -132,9 +144,10 @@ impl Deliverer {
             grants.push((Arc::clone(handle), grant));
         }
         crash_point!("deliver:authorised");
-        let same = |before: &&Before| before.revision == classes.revision && !before.secrets.is_empty();
+        let same =
+            |before: &&Before| !request.anew && before.revision == classes.revision && !before.secrets.is_empty();
         let known = request.before.filter(same).map(|before| before.secrets.as_slice());
-        let fetch = Fetch::plan(&self.fetcher, scope, request.tokens, self.clock.now(), grants)?;
+        let fetch = Fetch::plan(&self.fetcher, scope, request.tokens, asked, grants)?;
         let answers = fetch.run(known).await?;
         crash_point!("deliver:fetched");
         Ok((classes, answers))
@@ -175,18 +188,33 @@ impl Deliverer {
         Ok(Classes { spec: class.spec, handles, revision: revision.finish() })
     }
 
+    /// Shows what is shown.
+    fn unchanged(&self, request: &Request<'_>, classes: Classes) -> Result<Delivered, Error> {
+        let Some(before) = request.before.cloned() else {
+            return Err(Error::internal("a volume without a memory was found unchanged"));
+        };
+        let (spec, now) = (classes.spec, self.clock.now());
+        let every = refresh_after(spec.refresh, request.chance);
+        let due = before
+            .due
+            .map_or_else(|| Due::after(Wait::of([], spec.refresh, request.chance), now), |due| due.again(every, now));
+        Ok(Delivered { spec, before: Before { due: Some(due), ..before }, placed: None, files: Vec::new() })
+    }
+
     async fn place(
         &self,
         request: &Request<'_>,
         classes: Classes,
-        answers: Answers,
+        (answers, asked): (Answers, SystemTime),
         target: &dyn Target,
     ) -> Result<Delivered, Error> {
         let Classes { spec, revision, .. } = classes;
         let projection = render(&spec, request.group, &answers.secrets)?;
         drop(answers.secrets);
         crash_point!("deliver:rendered");
-        let before = Before { secrets: answers.shown, digest: projection.digest(&self.digests), revision };
+        let wait = Wait::of(answers.lives, spec.refresh, request.chance);
+        let due = Some(Due::after(wait, asked));
+        let before = Before { secrets: answers.shown, digest: projection.digest(&self.digests), revision, due };
         if request.before.is_some_and(|earlier| earlier.digest == before.digest) {
             return Ok(Delivered { spec, before, placed: None, files: Vec::new() });
         }

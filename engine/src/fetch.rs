@@ -18,7 +18,7 @@ mod reuse;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use futures_util::future::{FutureExt, join_all};
 use futures_util::stream::{self, StreamExt};
@@ -29,6 +29,7 @@ use crate::backend::{Backend, BackendError, BackendErrorKind, Caller};
 use crate::error::Error;
 use crate::names::BackendName;
 use crate::policy::{Allow, Grant};
+use crate::schedule::Life;
 use crate::secret::Secret;
 use crate::secret_ref::SecretRef;
 use crate::spec::backend::Limits;
@@ -87,6 +88,8 @@ pub struct Fetch<'a> {
     bursts: Vec<Burst>,
     /// A refresh is there to see what is new: an answer that was asked for before it began is none.
     since: Option<Instant>,
+    /// When it began, by the wall.
+    now: SystemTime,
 }
 
 impl<'a> Fetch<'a> {
@@ -98,7 +101,7 @@ impl<'a> Fetch<'a> {
         fetcher: &'a Arc<Fetcher>,
         scope: &Scope,
         tokens: &Tokens,
-        now: std::time::SystemTime,
+        now: SystemTime,
         grants: Vec<(Arc<BackendHandle>, Grant)>,
     ) -> Result<Self, Error> {
         let mut bursts = Vec::<Burst>::new();
@@ -119,7 +122,7 @@ impl<'a> Fetch<'a> {
             bursts.push(Burst { order, grants: vec![grant], login: Mutex::default() });
         }
         let since = (scope.purpose() == Purpose::Refresh).then(|| fetcher.now());
-        Ok(Self { fetcher, bursts, since })
+        Ok(Self { fetcher, bursts, since, now })
     }
 
     /// Asks. With `known`, versions are asked first where that is cheaper, and `None` is the answer if all are as before.
@@ -141,7 +144,7 @@ impl<'a> Fetch<'a> {
         let asked = self.bursts.iter().map(|burst| self.ask(burst).boxed());
         for (grant, answer) in join_all(asked).await.into_iter().flatten() {
             match answer {
-                Ok(secret) => answers.add(grant, secret),
+                Ok(secret) => answers.add(grant, secret, self.now),
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
@@ -197,16 +200,25 @@ impl<'a> Fetch<'a> {
         }
     }
 
-    /// Whether each secret has the version that is shown; `false` where a backend cannot say.
+    /// Whether each secret has the version that is shown; `false` where a backend cannot say. What ends is as it was until
+    /// its time has come, and nobody is asked about it.
     async fn unchanged(&self, burst: &Burst, known: &[Shown]) -> Result<bool, Error> {
         let Order { handle, .. } = burst.order.as_ref();
+        let shown = |grant: &Grant| {
+            let (backend, path) = (&grant.reference().backend, grant.path().as_str());
+            known.iter().find(|shown| shown.backend == *backend && shown.path == path)
+        };
+        let asked = |grant: &&Grant| !shown(grant).is_some_and(|shown| shown.ends);
+        let mut grants = burst.grants.iter().filter(asked).peekable();
+        if grants.peek().is_none() {
+            return Ok(true);
+        }
         let (login, _) = self.fetcher.log_in(&burst.order);
         burst.hold(Arc::clone(&login));
         let session = login.session().await.map_err(|error| error.into_error(handle.backend.name(), "a login"))?;
-        for grant in &burst.grants {
+        for grant in grants {
             let path = grant.path().as_str();
-            let before = known.iter().find(|shown| shown.backend == grant.reference().backend && shown.path == path);
-            let Some(before) = before.and_then(|shown| shown.version.as_ref()) else { return Ok(false) };
+            let Some(before) = shown(grant).and_then(|shown| shown.version.as_ref()) else { return Ok(false) };
             let version = timed(handle.limits.timeout, session.version(grant));
             let version = self.fetcher.pass(&burst.order, version, |answer| answer.as_ref().err()).await;
             match version.and_then(|version| version) {
@@ -242,11 +254,15 @@ pub struct Answers {
     pub secrets: BTreeMap<SecretRef, Arc<Secret>>,
     /// What they are, by name and version.
     pub shown: Vec<Shown>,
+    /// How long they are good for.
+    pub lives: Vec<Life>,
 }
 
 impl Answers {
-    fn add(&mut self, grant: &Grant, secret: Arc<Secret>) {
-        self.shown.push(shown(grant, Some(&secret)));
+    fn add(&mut self, grant: &Grant, secret: Arc<Secret>, now: SystemTime) {
+        let life = Life::of(&secret, now);
+        self.shown.push(Shown { ends: life.ends_in.is_some(), ..shown(grant, Some(&secret)) });
+        self.lives.push(life);
         self.secrets.insert(grant.reference().clone(), secret);
     }
 }
@@ -256,6 +272,7 @@ fn shown(grant: &Grant, secret: Option<&Secret>) -> Shown {
         backend: grant.reference().backend.clone(),
         path: grant.path().as_str().to_owned(),
         version: secret.and_then(|secret| secret.version.clone()),
+        ends: false,
     }
 }
 

@@ -156,7 +156,14 @@ mod tests {
             .collect();
         BTreeMap::from([(
             reference(),
-            Arc::new(Secret { values, version: None, lease: None, expires_at: None, request_id: None }),
+            Arc::new(Secret {
+                values,
+                version: None,
+                lease: None,
+                expires_at: None,
+                rotates_in: None,
+                request_id: None,
+            }),
         )])
     }
 
@@ -230,7 +237,7 @@ mod tests {
             texts in proptest::collection::btree_map(".*", ".*", 0..8),
             binary in proptest::collection::vec(any::<u8>(), 0..64),
         ) {
-            let mut secret = Secret { values: BTreeMap::new(), version: None, lease: None, expires_at: None, request_id: None };
+            let mut secret = Secret { values: BTreeMap::new(), version: None, lease: None, expires_at: None, rotates_in: None, request_id: None };
             for (key, text) in &texts {
                 secret.values.insert(key.clone(), Value { bytes: SecretBytes::from(text.as_bytes()), kind: ValueKind::Text });
             }

@@ -1,41 +1,42 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! When a volume is due: one table of deadlines.
+//! When a volume is due: [`life`] decides, and a table of deadlines keeps it.
 //!
 //! The engine decides when to ask a backend again; kubelet's republish only brings a fresh token.
 
+pub mod life;
+
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
-use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::spec::volume::Refresh;
+pub use life::{Due, Life, Wait, edited_after, refresh_after};
 
-/// Deadlines by key, each key at most once.
+/// Deadlines by key, each key at most once; of the clock that only goes forward, or of another one.
 #[derive(Debug)]
-pub struct Schedule<K> {
-    by_time: BTreeSet<(Instant, K)>,
-    by_key: HashMap<K, Instant>,
+pub struct Schedule<K, T = Instant> {
+    by_time: BTreeSet<(T, K)>,
+    by_key: HashMap<K, T>,
 }
 
-impl<K> Default for Schedule<K> {
+impl<K, T> Default for Schedule<K, T> {
     fn default() -> Self {
         Self { by_time: BTreeSet::new(), by_key: HashMap::new() }
     }
 }
 
-impl<K: Clone + Eq + Hash + Ord> Schedule<K> {
+impl<K: Clone + Eq + Hash + Ord, T: Copy + Ord> Schedule<K, T> {
     /// Sets the deadline of `key`, in place of the one it had.
-    pub fn set(&mut self, key: K, at: Instant) {
+    pub fn set(&mut self, key: K, at: T) {
         self.remove(&key);
         self.by_key.insert(key.clone(), at);
         self.by_time.insert((at, key));
     }
 
     /// Brings the deadline of `key` forward to `at`; one that is sooner stays, a key without one gets it.
-    pub fn sooner(&mut self, key: K, at: Instant) {
+    pub fn sooner(&mut self, key: K, at: T) {
         if self.by_key.get(&key).is_none_or(|present| *present > at) {
             self.set(key, at);
         }
@@ -49,7 +50,7 @@ impl<K: Clone + Eq + Hash + Ord> Schedule<K> {
     }
 
     /// Takes out every key that is due at `now`, the longest overdue first.
-    pub fn due(&mut self, now: Instant) -> Vec<K> {
+    pub fn due(&mut self, now: T) -> Vec<K> {
         let mut due = Vec::new();
         while let Some((at, _)) = self.by_time.first() {
             if *at > now {
@@ -64,12 +65,12 @@ impl<K: Clone + Eq + Hash + Ord> Schedule<K> {
     }
 
     /// The deadline of `key`.
-    pub fn at(&self, key: &K) -> Option<Instant> {
+    pub fn at(&self, key: &K) -> Option<T> {
         self.by_key.get(key).copied()
     }
 
     /// The next deadline.
-    pub fn next(&self) -> Option<Instant> {
+    pub fn next(&self) -> Option<T> {
         self.by_time.first().map(|(at, _)| *at)
     }
 
@@ -84,21 +85,10 @@ impl<K: Clone + Eq + Hash + Ord> Schedule<K> {
     }
 }
 
-/// How long until a volume is asked for again: `every`, spread by the jitter to each side. `random` lies in 0..=1.
-pub fn refresh_after(refresh: Refresh, random: f64) -> Duration {
-    let spread = f64::from(refresh.jitter_percent) / 100.0;
-    refresh.every.mul_f64(1.0 - spread + 2.0 * spread * random.clamp(0.0, 1.0))
-}
-
-/// How long until a volume whose class was edited is asked for again: soon, spread over a fiftieth of its period and at
-/// most five seconds, so that one edit does not send every pod of the node to the backend at once.
-pub fn edited_after(refresh: Refresh, random: f64) -> Duration {
-    (refresh.every / 50).min(Duration::from_secs(5)).mul_f64(random.clamp(0.0, 1.0))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::time::Duration;
 
     fn at(seconds: u64) -> Instant {
         use std::sync::LazyLock;
@@ -131,15 +121,5 @@ mod tests {
         schedule.set("a", at(1));
         schedule.remove(&"a");
         assert!(schedule.is_empty() && schedule.next().is_none());
-    }
-
-    #[test]
-    fn the_spread_stays_within_the_jitter() {
-        let refresh = Refresh { every: Duration::from_secs(100), jitter_percent: 10 };
-        assert_eq!(refresh_after(refresh, 0.0), Duration::from_secs(90));
-        assert_eq!(refresh_after(refresh, 0.5), Duration::from_secs(100));
-        assert_eq!(refresh_after(refresh, 1.0), Duration::from_secs(110));
-        assert_eq!(edited_after(refresh, 1.0), Duration::from_secs(2));
-        assert_eq!(edited_after(refresh, 0.0), Duration::ZERO);
     }
 }

@@ -74,6 +74,8 @@ pub struct Secret {
     pub lease: Option<Lease>,
     /// When the values stop being valid without a lease (certificates, cloud tokens).
     pub expires_at: Option<SystemTime>,
+    /// When the backend replaces the values by itself (a static role); absent where nobody does, or nobody says when.
+    pub rotates_in: Option<Duration>,
     /// The backend's own name for the request, to join its log with ours; never a secret.
     pub request_id: Option<String>,
 }

@@ -12,6 +12,7 @@ use std::time::Duration;
 use evanesce_engine::crash_point;
 use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::generation::Generations;
+use evanesce_engine::schedule::refresh_after;
 use evanesce_engine::spec::volume::Refresh;
 use evanesce_engine::token::Tokens;
 use tracing::{info, warn};
@@ -19,7 +20,7 @@ use tracing::{info, warn};
 use crate::engine_half::plugin::Plugin;
 use crate::engine_half::publish_request::PublishRequest;
 use crate::engine_half::record::Record;
-use crate::engine_half::refresher::sweep_later;
+use crate::engine_half::refresher::{follow, random, sweep_later};
 use crate::engine_half::tmpfs_target::numbers;
 use crate::engine_half::volume::{State, Volume};
 use crate::engine_half::volumes::Publish;
@@ -119,21 +120,27 @@ async fn open(plugin: &Plugin, id: &VolumeId, record: Record, root: OwnedFd) -> 
     let old: VecDeque<_> =
         there.into_iter().filter(|number| Some(*number) != shown).map(|number| (number, until)).collect();
     let subject = record.subject(id);
-    let state = State {
-        // A record that could not be written after a refresh tells of what is not shown any more.
-        before: record.before.filter(|_| record.generation == shown),
-        generation,
-        retired: old,
-        size: plugin.budget.adopt(&subject.workload.namespace, record.size),
-        refresh: UNTIL_READ,
-        keep_previous: KEEP_FOUND,
-        recorded: true,
-    };
+    // A record that could not be written after a refresh tells of what is not shown any more.
+    let before = record.before.filter(|_| record.generation == shown);
+    let due = before.as_ref().and_then(|before| before.due);
+    let size = plugin.budget.adopt(&subject.workload.namespace, record.size);
+    let mut state = State::new(before, generation, size, plugin.clock());
+    (state.retired, state.refresh, state.keep_previous) = (old, UNTIL_READ, KEEP_FOUND);
     let volume = Volume::new(id.clone(), record.target, subject, record.group, Tokens::default(), generations, state);
     volume.freshness.renew(plugin.clock().monotonic());
-    // Tokens are never written down: the first republish brings one, and with it the first refresh.
-    plugin.deadlines.refresh_in(id, UNTIL_READ, plugin.clock());
-    plugin.deadlines.wait_for_token(id);
-    sweep_later(plugin, &volume, &*volume.state.lock().await);
+    let state = volume.state.lock().await;
+    let soon = refresh_after(UNTIL_READ, random());
+    let revision = state.before.as_ref().map(|before| before.revision);
+    let edited = plugin.deliverer.revision(&volume.subject).is_ok_and(|now| Some(now) != revision);
+    match due.filter(|due| !edited && due.left(plugin.clock().now()) > soon) {
+        Some(_) => follow(plugin, &volume, &state),
+        // Tokens are never written down: the first republish brings one, and with it the refresh.
+        None => {
+            plugin.deadlines.within(id, soon, plugin.clock());
+            plugin.deadlines.wait_for_token(id);
+        }
+    }
+    sweep_later(plugin, &volume, &state);
+    drop(state);
     Ok(Some(volume))
 }

@@ -23,7 +23,7 @@ use crate::engine_half::budget::Budget;
 use crate::engine_half::metrics::Metrics;
 use crate::engine_half::mounts::Mounts;
 use crate::engine_half::publish_request::PublishRequest;
-use crate::engine_half::refresher::{Deadlines, note_edit};
+use crate::engine_half::refresher::{Deadlines, follow, note_edit, random};
 use crate::engine_half::tmpfs_target::FirstTarget;
 use crate::engine_half::volume::{State, Volume};
 use crate::engine_half::volumes::{Claim, Publish, Volumes};
@@ -109,6 +109,8 @@ impl Plugin {
             tokens: &request.tokens,
             group: request.group,
             before: None,
+            anew: true,
+            chance: random(),
             target_path: request.target.as_str(),
         };
         let delivered = match self.deliverer.deliver(&delivery, &target).await {
@@ -126,19 +128,14 @@ impl Plugin {
         crash_point!("publish:delivered");
         let made = target.made.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (generations, size) = made.ok_or_else(|| Error::internal("a delivered volume was not made"))?;
-        let state = State {
-            before: Some(delivered.before),
-            generation: delivered.placed.map_or(1, |placed| placed.generation),
-            retired: Default::default(),
-            size,
-            refresh: delivered.spec.refresh,
-            keep_previous: delivered.spec.keep_previous,
-            recorded: true,
-        };
+        let generation = delivered.placed.map_or(1, |placed| placed.generation);
+        let mut state = State::new(Some(delivered.before), generation, size, self.clock());
+        state.refresh = delivered.spec.refresh;
+        state.keep_previous = delivered.spec.keep_previous;
         let PublishRequest { volume: id, target, subject, tokens, group } = request;
         let volume = Arc::new(Volume::new(id, target, subject, group, tokens, generations, state));
         volume.freshness.renew(self.clock().monotonic());
-        self.deadlines.refresh_in(&volume.id, delivered.spec.refresh, self.clock());
+        follow(self, &volume, &*volume.state.lock().await);
         info!(volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod, "volume is mounted");
         claim.live(Arc::clone(&volume));
         crash_point!("publish:live");

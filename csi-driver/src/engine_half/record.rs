@@ -118,9 +118,10 @@ mod tests {
             backend: BackendName::parse("vault").unwrap(),
             path: "kv/data/payments/db".into(),
             version: Some(Version::new(7)),
+            ends: false,
         };
         let digest = Projection::default().digest(&DigestKey::new(&[0; 32]));
-        record.before = Some(Before { secrets: vec![shown; secrets], digest, revision: 1 });
+        record.before = Some(Before { secrets: vec![shown; secrets], digest, revision: 1, due: None });
         (id, record)
     }
 

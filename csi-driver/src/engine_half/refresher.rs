@@ -3,15 +3,17 @@
 
 //! Keeps live volumes fresh: one loop that waits for the next deadline, and refreshes that never harm a running pod.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use evanesce_engine::audit::Purpose;
 use evanesce_engine::clock::Clock;
 use evanesce_engine::crash_point;
 use evanesce_engine::deliver::{Delivered, Request};
 use evanesce_engine::error::{Error, Kind};
-use evanesce_engine::schedule::{Schedule, edited_after, refresh_after};
+use evanesce_engine::schedule::life::SOONEST;
+use evanesce_engine::schedule::{Due as Decided, Schedule, edited_after, refresh_after};
 use evanesce_engine::spec::volume::Refresh;
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Notify, Semaphore};
@@ -22,13 +24,18 @@ use tracing::{debug, info, warn};
 use crate::engine_half::freshness::Failed;
 use crate::engine_half::plugin::Plugin;
 use crate::engine_half::tmpfs_target::{RefreshTarget, remove};
-use crate::engine_half::volume::{State, Volume};
+use crate::engine_half::volume::{Forced, State, Volume};
 use crate::protocol::VolumeId;
 
 /// How many refreshes run side by side; deadlines are spread, so more is only needed after an outage, when fewer is kinder.
 const PARALLEL: usize = 16;
-/// A refresh that failed is tried again after this long, then twice as long, up to the volume's own period.
+/// A refresh that failed is tried again after this long, or a quarter of what the volume waited for it, then twice as long,
+/// up to the volume's own period.
 const FIRST_RETRY: Duration = Duration::from_secs(10);
+/// How often the wall clock is looked at: one that was set forward, or a machine that slept, must not outlive a lease.
+const LOOK: Duration = Duration::from_secs(30);
+/// What lives so short costs its backend more than its class says.
+const SHORT: Duration = Duration::from_secs(10);
 
 /// What falls due.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -43,26 +50,40 @@ enum Due {
 #[derive(Default)]
 pub struct Deadlines {
     table: Mutex<Schedule<Due>>,
+    /// When what ends is replaced, by the wall clock.
+    ends: Mutex<Schedule<VolumeId, SystemTime>>,
     /// Volumes whose last refresh failed for want of a token.
     waiting: Mutex<std::collections::HashSet<VolumeId>>,
     changed: Notify,
 }
 
 impl Deadlines {
-    /// The volume is due after its period.
-    pub fn refresh_in(&self, volume: &VolumeId, refresh: Refresh, clock: &dyn Clock) {
-        self.at(Due::Refresh(volume.clone()), clock.monotonic() + refresh_after(refresh, random()));
+    /// The volume is due after `wait` at the latest.
+    pub fn within(&self, volume: &VolumeId, wait: Duration, clock: &dyn Clock) {
+        self.by(volume, clock.monotonic() + wait);
     }
 
-    /// The volume is due after `wait`, unless something made it due sooner while it was being refreshed.
-    fn again_in(&self, volume: &VolumeId, wait: Duration, clock: &dyn Clock) {
-        self.table().sooner(Due::Refresh(volume.clone()), clock.monotonic() + wait);
+    /// The volume is due then at the latest.
+    fn by(&self, volume: &VolumeId, at: Instant) {
+        self.table().sooner(Due::Refresh(volume.clone()), at);
         self.changed.notify_one();
     }
 
     /// The volume's class was edited: it is due soon.
     fn edited(&self, volume: &VolumeId, refresh: Refresh, clock: &dyn Clock) {
-        self.again_in(volume, edited_after(refresh, random()), clock);
+        self.within(volume, edited_after(refresh, random()), clock);
+    }
+
+    /// Makes due what the wall clock says is due, and says when to look again.
+    fn look(&self, clock: &dyn Clock) -> Option<Instant> {
+        let mut ends = self.ends();
+        let ended = ends.due(clock.now());
+        let more = !ends.is_empty();
+        drop(ends);
+        for volume in ended {
+            self.edited(&volume, Refresh::default(), clock);
+        }
+        more.then(|| clock.monotonic() + LOOK)
     }
 
     /// A token came for a volume: if it waited for one, it is due.
@@ -88,6 +109,7 @@ impl Deadlines {
         table.remove(&Due::Refresh(volume.clone()));
         table.remove(&Due::Sweep(volume.clone()));
         drop(table);
+        self.ends().remove(volume);
         self.waiting().remove(volume);
     }
 
@@ -100,6 +122,10 @@ impl Deadlines {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn ends(&self) -> MutexGuard<'_, Schedule<VolumeId, SystemTime>> {
+        self.ends.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn waiting(&self) -> MutexGuard<'_, std::collections::HashSet<VolumeId>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,7 +136,8 @@ pub async fn run(plugin: Arc<Plugin>, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(PARALLEL));
     let mut classes = plugin.deliverer.classes.changes();
     loop {
-        let next = plugin.deadlines.table().next();
+        let look = plugin.deadlines.look(plugin.clock());
+        let next = [plugin.deadlines.table().next(), look].into_iter().flatten().min();
         let wait = async {
             match next {
                 Some(at) => tokio::time::sleep_until(at).await,
@@ -163,6 +190,10 @@ pub fn note_edit(plugin: &Plugin, volume: &Volume, state: &State) {
 fn start(plugin: &Arc<Plugin>, permits: &Arc<Semaphore>, due: Due) {
     let (Due::Refresh(id) | Due::Sweep(id)) = &due;
     let Some(volume) = plugin.volumes.get(id) else { return };
+    if matches!(due, Due::Refresh(_)) {
+        // It sees to what ends, and says anew when that is to be looked at.
+        plugin.deadlines.ends().remove(id);
+    }
     let (plugin, permits) = (Arc::clone(plugin), Arc::clone(permits));
     let tasks = plugin.tasks.clone();
     tasks.spawn(async move {
@@ -184,6 +215,7 @@ fn start(plugin: &Arc<Plugin>, permits: &Arc<Semaphore>, due: Due) {
 async fn refresh(plugin: &Plugin, volume: &Volume) {
     let mut state = volume.state.lock().await;
     let before = state.before.clone();
+    let forced = volume.forced();
     let tokens = volume.tokens();
     let request = Request {
         subject: &volume.subject,
@@ -191,6 +223,8 @@ async fn refresh(plugin: &Plugin, volume: &Volume) {
         tokens: &tokens,
         group: volume.group,
         before: before.as_ref(),
+        anew: !forced.is_empty() || state.renews(plugin.clock()),
+        chance: random(),
         target_path: volume.target.as_str(),
     };
     let keep_until = plugin.clock().monotonic() + state.keep_previous;
@@ -199,16 +233,21 @@ async fn refresh(plugin: &Plugin, volume: &Volume) {
         plugin.deliverer.deliver(&request, &target).await
     };
     plugin.metrics.refreshed(&result, plugin.clock().now());
+    let told = Forced::of(&result);
     match result {
         Ok(delivered) => succeeded(plugin, volume, &mut state, delivered).await,
         Err(error) => failed(plugin, volume, &state, &error),
+    }
+    for asker in forced {
+        // Whoever does not wait is gone.
+        let _ = asker.send(told.clone());
     }
 }
 
 async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivered: Delivered) {
     let Delivered { spec, before, placed, files: _ } = delivered;
     let remembered = state.before.as_ref() == Some(&before);
-    state.before = Some(before);
+    state.remember(before, plugin.clock());
     state.refresh = spec.refresh;
     state.keep_previous = spec.keep_previous;
     if volume.freshness.renew(plugin.clock().monotonic()) {
@@ -228,7 +267,36 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
         }
         None => debug!(volume_id = %volume.id, "volume is up to date"),
     }
-    plugin.deadlines.again_in(&volume.id, refresh_after(spec.refresh, random()), plugin.clock());
+    follow(plugin, volume, state);
+}
+
+/// Sets the volume's next deadline as was decided, unless something made it due sooner while it was being refreshed; and
+/// says where what it shows lives too short to be kept in peace.
+pub fn follow(plugin: &Plugin, volume: &Volume, state: &State) {
+    if state.life.is_some_and(|life| life < SHORT) && !volume.short_lived.swap(true, Ordering::Relaxed) {
+        warn!(
+            volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod,
+            wait = ?state.life,
+            "a secret of this volume is good for seconds, and replaced that often: raise its TTL (default_ttl of the role)"
+        );
+    }
+    let due = state.before.as_ref().and_then(|before| before.due);
+    let wait = due.map_or_else(|| refresh_after(state.refresh, random()), |due| due.left(plugin.clock().now()));
+    plugin.deadlines.within(&volume.id, wait.max(SOONEST), plugin.clock());
+    watch(plugin, volume, state);
+}
+
+/// What ends is replaced when the first of both clocks says so. Where one has said it, trying again is the retry's.
+fn watch(plugin: &Plugin, volume: &Volume, state: &State) {
+    let (deadlines, clock) = (&plugin.deadlines, plugin.clock());
+    if let Some(at) = state.renew.filter(|at| *at > clock.monotonic()) {
+        deadlines.by(&volume.id, at);
+    }
+    let due = state.before.as_ref().and_then(|before| before.due);
+    if let Some(renew) = due.and_then(|due| due.renew).filter(|renew| *renew > clock.now()) {
+        deadlines.ends().set(volume.id.clone(), renew);
+        deadlines.changed.notify_one();
+    }
 }
 
 fn failed(plugin: &Plugin, volume: &Volume, state: &State, error: &Error) {
@@ -236,7 +304,9 @@ fn failed(plugin: &Plugin, volume: &Volume, state: &State, error: &Error) {
     if error.kind() == Kind::Unauthenticated {
         plugin.deadlines.wait_for_token(&volume.id);
     }
-    let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
+    let waited = state.before.as_ref().and_then(|before| before.due).map_or(state.refresh.every, Decided::wait);
+    let first = FIRST_RETRY.min(waited / 4).max(SOONEST);
+    let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16));
     let every = doubled.min(state.refresh.every).max(error.retry_after().unwrap_or_default());
     let retry = refresh_after(Refresh { every, jitter_percent: 25 }, random());
     // Once, and again when the reason is another one: an outage of an hour is not a thousand lines.
@@ -251,7 +321,8 @@ fn failed(plugin: &Plugin, volume: &Volume, state: &State, error: &Error) {
     }
     // What could not be shown may have left a generation behind.
     sweep_later(plugin, volume, state);
-    plugin.deadlines.again_in(&volume.id, retry, plugin.clock());
+    plugin.deadlines.within(&volume.id, retry, plugin.clock());
+    watch(plugin, volume, state);
 }
 
 /// Removes generations whose time has come.
@@ -277,7 +348,7 @@ pub fn sweep_later(plugin: &Plugin, volume: &Volume, state: &State) {
 }
 
 /// A number in 0..1, for spreading deadlines.
-fn random() -> f64 {
+pub fn random() -> f64 {
     let mut bytes = [0; 4];
     // Without randomness deadlines are not spread, which is no reason to fail.
     let _ = SystemRandom::new().fill(&mut bytes);

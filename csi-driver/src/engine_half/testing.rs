@@ -5,12 +5,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use evanesce_engine::audit::Subject;
+use evanesce_engine::clock::SystemClock;
 use evanesce_engine::generation::Generations;
 use evanesce_engine::names::{Namespace, NodeName, PodName, PodUid, ServiceAccountName, VolumeClassName};
-use evanesce_engine::spec::volume::Refresh;
 use evanesce_engine::token::Tokens;
 use evanesce_engine::workload::Workload;
 
@@ -37,15 +36,8 @@ pub(crate) fn subject(volume: &VolumeId) -> Subject {
 pub(crate) fn volume(id: &VolumeId) -> Arc<Volume> {
     let subject = subject(id);
     let root = std::fs::File::open("/").unwrap().into();
-    let state = State {
-        before: None,
-        generation: 1,
-        retired: Default::default(),
-        size: Budget::new(u64::MAX, u64::MAX).reserve(&subject.workload.namespace, 1 << 20).unwrap(),
-        refresh: Refresh { every: Duration::from_secs(300), jitter_percent: 10 },
-        keep_previous: Duration::from_secs(10),
-        recorded: true,
-    };
+    let size = Budget::new(u64::MAX, u64::MAX).reserve(&subject.workload.namespace, 1 << 20).unwrap();
+    let state = State::new(None, 1, size, &SystemClock);
     let target = TargetPath::try_from("/pods/pod-1/mount".to_owned()).unwrap();
     Arc::new(Volume::new(id.clone(), target, subject, None, Tokens::default(), Arc::new(Generations::new(root)), state))
 }

@@ -4,15 +4,19 @@
 //! One live volume: where it is, whose it is, what it shows.
 
 use std::collections::VecDeque;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use evanesce_engine::audit::Subject;
-use evanesce_engine::deliver::Before;
+use evanesce_engine::clock::Clock;
+use evanesce_engine::deliver::{Before, Delivered};
 use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::generation::Generations;
+use evanesce_engine::spec::VolumeSpec;
 use evanesce_engine::spec::volume::Refresh;
 use evanesce_engine::token::Tokens;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -38,7 +42,10 @@ pub struct Volume {
     pub state: tokio::sync::Mutex<State>,
     /// Whether that is what the backends have.
     pub freshness: Freshness,
+    /// Whether it was said that what it shows is good for seconds.
+    pub short_lived: AtomicBool,
     tokens: Mutex<Arc<Tokens>>,
+    forced: Mutex<Vec<oneshot::Sender<Forced>>>,
     leaving: CancellationToken,
 }
 
@@ -58,6 +65,71 @@ pub struct State {
     pub keep_previous: Duration,
     /// Whether the record says what is shown.
     pub recorded: bool,
+    /// When what ends is replaced, by the clock that is never set; the record has it by the other one.
+    pub renew: Option<Instant>,
+    /// How long that was from when it was read.
+    pub life: Option<Duration>,
+}
+
+/// What a refresh that an operator asked for came to.
+#[derive(Clone, Debug)]
+pub enum Forced {
+    /// The pod sees a new generation.
+    Replaced(u64),
+    /// The backends have what the pod sees.
+    Unchanged,
+    /// The pod keeps what it has: the kind of error, and its words.
+    Failed(Kind, String),
+}
+
+impl Forced {
+    /// What this delivery came to.
+    pub fn of(result: &Result<Delivered, Error>) -> Self {
+        match result {
+            Ok(Delivered { placed: Some(placed), .. }) => Self::Replaced(placed.generation),
+            Ok(Delivered { placed: None, .. }) => Self::Unchanged,
+            Err(error) => Self::Failed(error.kind(), error.message().to_owned()),
+        }
+    }
+}
+
+impl State {
+    /// A volume that shows this.
+    pub fn new(before: Option<Before>, generation: u64, size: Reservation, clock: &dyn Clock) -> Self {
+        let mut state = Self {
+            before: None,
+            generation,
+            retired: VecDeque::new(),
+            size,
+            refresh: Refresh::default(),
+            keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
+            recorded: true,
+            renew: None,
+            life: None,
+        };
+        if let Some(before) = before {
+            state.remember(before, clock);
+        }
+        state
+    }
+
+    /// It shows this now.
+    pub fn remember(&mut self, before: Before, clock: &dyn Clock) {
+        let renew = |before: &Before| before.due.and_then(|due| due.renew);
+        // An end that was known keeps its deadline, whatever became of the wall clock since.
+        if self.before.as_ref().and_then(renew) != renew(&before) {
+            let now = clock.now();
+            self.life = before.due.and_then(|due| due.renews_in(due.asked));
+            self.renew = before.due.and_then(|due| due.renews_in(now)).map(|left| clock.monotonic() + left);
+        }
+        self.before = Some(before);
+    }
+
+    /// Whether what ends is to be replaced: by either clock.
+    pub fn renews(&self, clock: &dyn Clock) -> bool {
+        let left = self.before.as_ref().and_then(|before| before.due?.renews_in(clock.now()));
+        left.is_some_and(|left| left.is_zero()) || self.renew.is_some_and(|renew| renew <= clock.monotonic())
+    }
 }
 
 impl Volume {
@@ -81,7 +153,9 @@ impl Volume {
             generations,
             state: state.into(),
             freshness: Freshness::default(),
+            short_lived: AtomicBool::new(false),
             tokens,
+            forced: Mutex::default(),
             leaving,
         }
     }
@@ -94,6 +168,18 @@ impl Volume {
     /// Takes kubelet's newer tokens; the older ones are wiped once nobody uses them.
     pub fn renew(&self, tokens: Tokens) {
         *self.tokens.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(tokens);
+    }
+
+    /// Has the next refresh read everything anew, and tell what it came to; nothing where the volume leaves before.
+    pub fn force(&self) -> oneshot::Receiver<Forced> {
+        let (tell, told) = oneshot::channel();
+        self.forced.lock().unwrap_or_else(PoisonError::into_inner).push(tell);
+        told
+    }
+
+    /// Who asked for the refresh that begins.
+    pub fn forced(&self) -> Vec<oneshot::Sender<Forced>> {
+        std::mem::take(&mut *self.forced.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Tells refreshes to stop.

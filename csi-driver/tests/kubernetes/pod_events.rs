@@ -51,7 +51,12 @@ fn failed(purpose: Purpose, kind: Kind) -> Event {
 }
 
 fn shown(path: &str, version: u64) -> Shown {
-    Shown { backend: BackendName::parse("vault").unwrap(), path: path.to_owned(), version: Some(Version::new(version)) }
+    Shown {
+        backend: BackendName::parse("vault").unwrap(),
+        path: path.to_owned(),
+        version: Some(Version::new(version)),
+        ends: false,
+    }
 }
 
 fn start(api: &FakeApi) -> (PodEvents, Arc<RecordingAuditor>) {

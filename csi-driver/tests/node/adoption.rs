@@ -5,19 +5,66 @@
 
 use std::time::Duration;
 
+use evanesce_engine::clock::Clock as _;
 use evanesce_engine::error::Kind;
 use evanesce_proto::kubelet::Publish;
 use tokio::time::advance;
 use tonic::Code;
 
-use crate::classes::EVERY;
+use crate::classes::{EVERY, spec};
 use crate::fake_mounts::Call;
-use crate::ground::{Node, VOLUME, code, generations, published, settle, until};
+use crate::ground::{Node, VOLUME, code, generations, published, read, settle, until};
 
-/// A node whose engine half was replaced by another one.
+/// A node whose engine half was replaced by another one, shortly before its volume was due.
 async fn restarted() -> (Node, Publish) {
     let (node, pod) = published().await;
+    advance(EVERY - Duration::from_secs(30)).await;
     (node.restart().await, pod)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_volume_that_is_not_due_is_not_asked_for_after_a_restart() {
+    let (node, pod) = published().await;
+    let asked = node.backend.counts();
+    advance(EVERY / 2).await;
+    let node = node.restart().await;
+    node.publish(&pod).await.unwrap();
+    advance(EVERY / 4).await;
+    settle().await;
+    assert_eq!(node.backend.counts(), asked);
+    advance(EVERY / 4).await;
+    until("it is asked for when it would have been", || node.refreshed("unchanged", 1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_certificate_that_is_valid_is_kept_over_a_restart() {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    let node = Node::new().await;
+    node.backend.expire("kv/db", node.clock.now() + DAY);
+    let pod = node.pod("payments", "pod-1");
+    node.publish(&pod).await.unwrap();
+    let asked = node.backend.counts();
+    for _ in 0..3 {
+        advance(DAY / 6).await;
+        settle().await;
+    }
+    let node = node.restart().await;
+    node.publish(&pod).await.unwrap();
+    settle().await;
+    assert_eq!(node.backend.counts(), asked, "it is good for another twelve hours");
+    node.backend.expire("kv/db", node.clock.now() + 2 * DAY);
+    advance(DAY / 6 + Duration::from_secs(1)).await;
+    until("two thirds of its life are over", || node.backend.counts().fetches > asked.fetches).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_that_was_edited_meanwhile_is_asked_for_after_a_restart() {
+    let (node, pod) = published().await;
+    node.classes.set("db", spec(&["secret kv/db password"]));
+    // No time passes for the first engine half to see it.
+    let node = node.restart().await;
+    node.publish(&pod).await.unwrap();
+    until("the edit is shown", || read(&pod, "secret").is_some()).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use evanesce_csi::engine_half::adoption;
@@ -47,13 +48,13 @@ pub(crate) const VOLUME: u64 = 1 << 20;
 /// Wall time that goes with the runtime's, wrong by so many seconds.
 pub(crate) struct TestClock {
     pub(crate) start: Instant,
-    pub(crate) ahead: i64,
+    pub(crate) ahead: AtomicI64,
 }
 
 impl Clock for TestClock {
     fn now(&self) -> SystemTime {
         // 2026-01-01
-        let start = 1_767_225_600_i64.saturating_add(self.ahead);
+        let start = 1_767_225_600_i64.saturating_add(self.ahead.load(Ordering::Relaxed));
         SystemTime::UNIX_EPOCH + Duration::from_secs(start.unsigned_abs()) + self.start.elapsed()
     }
 
@@ -100,7 +101,7 @@ impl Node {
             Arc::new(FakeMounts::new()),
             classes,
             budget,
-            Arc::new(TestClock { start: Instant::now(), ahead }),
+            Arc::new(TestClock { start: Instant::now(), ahead: ahead.into() }),
         )
         .await
     }

@@ -15,6 +15,7 @@ mod ground;
 mod health;
 mod late_classes;
 mod listing;
+mod lives;
 mod raw;
 mod refreshes;
 mod requests;

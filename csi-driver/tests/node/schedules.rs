@@ -444,7 +444,7 @@ impl Life {
         };
         let handle = BackendHandle::new(Arc::new(stepped), vec![allow], Limits::default(), 1);
         let (clock, metrics) =
-            (Arc::new(TestClock { start: Instant::now(), ahead: 0 }), Arc::new(Metrics::declare().0));
+            (Arc::new(TestClock { start: Instant::now(), ahead: 0.into() }), Arc::new(Metrics::declare().0));
         // Without answers that stay for a moment: they are no part of the state that is compared.
         let bounds = Bounds { entries: 0, bytes: 0 };
         let classes = Arc::new(MemoryClasses::new());

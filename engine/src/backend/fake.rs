@@ -80,6 +80,7 @@ struct Stored {
     versions: Vec<BTreeMap<String, String>>,
     lease: Option<Duration>,
     expires_at: Option<SystemTime>,
+    rotates_in: Option<Duration>,
 }
 
 impl FakeBackend {
@@ -148,6 +149,11 @@ impl FakeBackend {
     /// Answers of this path end then.
     pub fn expire(&self, path: &str, at: SystemTime) {
         self.memory.state().secrets.entry(path.to_owned()).or_default().expires_at = Some(at);
+    }
+
+    /// Answers of this path say that they change so long after each answer.
+    pub fn rotate(&self, path: &str, after: Duration) {
+        self.memory.state().secrets.entry(path.to_owned()).or_default().rotates_in = Some(after);
     }
 
     /// Deletes a secret with all its versions.
@@ -241,7 +247,7 @@ impl Memory {
         let (number, stored) = state.find(path, grant.reference().version)?;
         let value = |text: &String| Value { bytes: SecretBytes::from(text.as_bytes()), kind: ValueKind::Text };
         let values = stored.versions[number - 1].iter().map(|(key, text)| (key.clone(), value(text))).collect();
-        let (lease, expires_at) = (stored.lease, stored.expires_at);
+        let Stored { lease, expires_at, rotates_in, .. } = *stored;
         state.leases += 1;
         let lease = lease.map(|duration| Lease {
             id: SecretBytes::from(format!("{path}/{}", state.leases).as_bytes()),
@@ -249,7 +255,7 @@ impl Memory {
             renewable: true,
         });
         let request_id = Some(format!("fake-{}", state.counts.batches));
-        Ok(Secret { values, version: Some(Version::new(number)), lease, expires_at, request_id })
+        Ok(Secret { values, version: Some(Version::new(number)), lease, expires_at, rotates_in, request_id })
     }
 }
 
@@ -308,7 +314,7 @@ impl Backend for FakeBackend {
 
     fn shareable(&self, grant: &Grant) -> bool {
         let state = self.memory.state();
-        let ends = |stored: &Stored| stored.lease.is_some() || stored.expires_at.is_some();
+        let ends = |it: &Stored| it.lease.is_some() || it.expires_at.is_some() || it.rotates_in.is_some();
         let endless = |path| !state.secrets.get(path).is_some_and(ends) || state.mistaken.contains(path);
         strip(grant).is_ok_and(endless)
     }

@@ -140,7 +140,7 @@ impl Session for Sealed {
                 BackendError::new(BackendErrorKind::Malformed, format!("{}: {}", folder.place(&path), error.message()))
             };
             let values = unseal(&sealed, &identities).and_then(|text| values(&text)).map_err(malformed)?;
-            Ok(Secret { values, version, lease: None, expires_at: None, request_id: None })
+            Ok(Secret { values, version, lease: None, expires_at: None, rotates_in: None, request_id: None })
         })
         .await
     }

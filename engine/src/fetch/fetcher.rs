@@ -320,7 +320,8 @@ impl Place {
     }
 }
 
-/// Whether an answer has no end of its own: one with a lease or an expiry was made for who asked.
+/// Whether an answer has no end of its own: one with a lease or an expiry was made for who asked, and one that changes at
+/// a time is as old as it says only when it comes.
 pub(super) fn is_static(secret: &Secret) -> bool {
-    secret.lease.is_none() && secret.expires_at.is_none()
+    secret.lease.is_none() && secret.expires_at.is_none() && secret.rotates_in.is_none()
 }

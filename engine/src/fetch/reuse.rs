@@ -168,6 +168,7 @@ impl KeptAnswer {
             version: self.version.clone(),
             lease: None,
             expires_at: None,
+            rotates_in: None,
             request_id: self.request_id.clone(),
         }
     }

@@ -47,6 +47,7 @@ fn no_line_holds_what_is_secret() {
             renewable: true,
         }),
         expires_at: None,
+        rotates_in: None,
         request_id: Some(prose.clone()),
     };
     let scope = open();
@@ -60,6 +61,7 @@ fn no_line_holds_what_is_secret() {
         backend: samples::identity().backend,
         path: "kv/data/payments/db".into(),
         version: secret.version.clone(),
+        ends: false,
     };
     scope.record(Event::Fetched {
         subject: samples::subject(),

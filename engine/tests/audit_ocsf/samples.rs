@@ -107,6 +107,7 @@ fn shown(version: Option<&str>) -> Shown {
         backend: BackendName::parse("vault").unwrap(),
         path: "kv/data/payments/db".into(),
         version: version.map(Version::new),
+        ends: false,
     }
 }
 

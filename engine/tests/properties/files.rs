@@ -206,6 +206,7 @@ proptest! {
             version: None,
             lease: None,
             expires_at: None,
+            rotates_in: None,
             request_id: None,
         };
         let file = |path: String, select| {

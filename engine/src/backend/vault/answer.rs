@@ -75,6 +75,7 @@ pub(super) fn kv(body: &[u8]) -> Option<Secret> {
         version: Some(Version::new(metadata.version)),
         lease: None,
         expires_at: None,
+        rotates_in: None,
         request_id: envelope.request_id.and_then(printable_id),
     })
 }
@@ -83,7 +84,7 @@ pub(super) fn kv(body: &[u8]) -> Option<Secret> {
 pub(super) fn raw(body: &[u8]) -> Option<Secret> {
     let envelope: Envelope<Fields<'_>> = serde_json::from_slice(body).ok()?;
     let fields = envelope.data?;
-    let expires_at = certificate_end(&fields);
+    let (expires_at, rotates_in) = (certificate_end(&fields), rotation(&fields));
     let id = envelope.lease_id.map(|id| SecretBytes::new(id.into_bytes())).filter(|id| !id.is_empty());
     let lease = id.filter(|_| envelope.lease_duration > 0).map(|id| Lease {
         id,
@@ -95,6 +96,7 @@ pub(super) fn raw(body: &[u8]) -> Option<Secret> {
         version: None,
         lease,
         expires_at,
+        rotates_in,
         request_id: envelope.request_id.and_then(printable_id),
     })
 }
@@ -175,6 +177,12 @@ fn certificate_end(fields: &Fields<'_>) -> Option<SystemTime> {
     SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
 }
 
+/// When the server changes a static role's password: it says how often, and how long until then.
+fn rotation(fields: &Fields<'_>) -> Option<Duration> {
+    let rotates = fields.contains_key("rotation_period") || fields.contains_key("rotation_schedule");
+    fields.get("ttl").filter(|_| rotates)?.get().parse().ok().map(Duration::from_secs)
+}
+
 /// The server's id of a request goes into events: nothing but what an id looks like.
 fn printable_id(id: String) -> Option<String> {
     let fits =
@@ -231,6 +239,15 @@ mod tests {
         assert_eq!(at(r#"{"data":{"certificate":"x","expiration":1900000000}}"#), Some(end));
         assert_eq!(at(r#"{"data":{"expiration":1900000000}}"#), None);
         assert_eq!(at(r#"{"data":{"certificate":"x","expiration":"soon"}}"#), None);
+    }
+
+    #[test]
+    fn a_static_role_says_when_it_changes() {
+        let after = |body: &str| raw(body.as_bytes()).unwrap().rotates_in;
+        assert_eq!(after(r#"{"data":{"password":"x","rotation_period":60,"ttl":17}}"#), Some(Duration::from_secs(17)));
+        assert_eq!(after(r#"{"data":{"password":"x","rotation_schedule":"0 * * * *","ttl":0}}"#), Some(Duration::ZERO));
+        assert_eq!(after(r#"{"data":{"password":"x","ttl":17}}"#), None, "a key of that name");
+        assert_eq!(after(r#"{"data":{"rotation_period":60,"ttl":"soon"}}"#), None);
     }
 
     #[test]
