@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Demo(Demo),
     Check(Check),
     Volumes(Volumes),
+    Refresh(Refresh),
+    Plan(Plan),
     Keygen(Keygen),
     Seal(Seal),
     Unseal(Unseal),
@@ -114,6 +116,19 @@ pub(crate) struct Check {
     version's: its pod keeps its files). What is not known, or does not apply, is null; a next_refresh_seconds of 0 is a\n\
     refresh that is due or under way.")]
 pub(crate) struct Volumes {
+    #[command(flatten)]
+    pub(crate) plugin: Plugin,
+    /// Only volumes of pods in this namespace
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Only volumes whose last attempt failed
+    #[arg(long)]
+    pub(crate) stale: bool,
+}
+
+/// Which node plugin of this node.
+#[derive(clap::Args)]
+pub(crate) struct Plugin {
     /// The plugin's --state-dir
     #[arg(
         long,
@@ -126,12 +141,83 @@ pub(crate) struct Volumes {
     /// The plugin's --driver-name, where several plugins run on the node
     #[arg(long, env = "EVANESCE_DRIVER_NAME", hide_env_values = true, value_name = "NAME")]
     pub(crate) driver_name: Option<String>,
+}
+
+/// Refresh volumes of this node now
+///
+/// Has the node plugin ask the backends for everything these volumes show, as if they were due: secrets are read again,
+/// and what ends (a lease, a certificate) is made anew. Many volumes are spread over up to ten seconds. A pod sees a new
+/// generation only where something changed; where a backend fails it keeps what it has, and the volume is tried again as
+/// after any refresh that failed. Nothing restarts.
+///
+/// Run it where the plugin runs, as evanesce volumes, which lists what there is.
+#[derive(clap::Args)]
+#[command(
+    group = clap::ArgGroup::new("which").required(true).multiple(true).args(["namespace", "pod", "volume", "all"]),
+    after_help = "Exit codes:\n  \
+        0   the volumes show what their backends have; with --wait 0: they are due\n  \
+        1   failed: at least one of them could not be refreshed\n  \
+        2   the command line is wrong\n  \
+        3   no volume of this node is meant\n  \
+        4   not all of them were done in time; they are still due\n  \
+        69  no node plugin runs here\n  \
+        75  it does not answer: it may be starting again\n  \
+        77  only root may ask\n\n\
+    With --output json:\n  \
+        {\"ok\":…,\"volumes\":[{\"volume\":…,\"namespace\":…,\"pod\":…,\"class\":…,\"outcome\":…,\"generation\":…,\n  \
+        \"error\":{\"kind\":…,\"message\":…}}]}\n\
+    Outcome: replaced (the pod sees a new generation), unchanged, failed (the pod keeps the last good files), pending (not\n\
+    done in time), not_live (being delivered, leaving, or another version's)."
+)]
+pub(crate) struct Refresh {
+    #[command(flatten)]
+    pub(crate) plugin: Plugin,
     /// Only volumes of pods in this namespace
     #[arg(short, long)]
     pub(crate) namespace: Option<String>,
-    /// Only volumes whose last attempt failed
+    /// Only volumes of pods of this name
     #[arg(long)]
-    pub(crate) stale: bool,
+    pub(crate) pod: Option<String>,
+    /// Only this volume: its id, or what of it tells it apart, as evanesce volumes shows it
+    #[arg(long, value_name = "ID")]
+    pub(crate) volume: Option<String>,
+    /// Every volume of the node
+    #[arg(long, conflicts_with_all = ["namespace", "pod", "volume"])]
+    pub(crate) all: bool,
+    /// How many seconds to wait for them at most; 0 does not wait
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(..=3600))]
+    pub(crate) wait: u32,
+}
+
+/// Draw when a class's secrets are asked for
+///
+/// Reads the files as evanesce check does, and shows for each SecretVolume when its secrets are asked for over the next
+/// hours, and what that is for its backends: logins, questions for a version, reads, and requests per hour for a thousand
+/// pods. The times are those of the node plugin's own schedule. Nothing is opened and nobody is asked, so how long a lease
+/// or a certificate lives is not known but assumed (--ttl), and said so.
+#[derive(clap::Args)]
+#[command(after_help = "Exit codes:\n  \
+        0  drawn\n  \
+        1  a file cannot be read, or a class in it is wrong: evanesce check says how\n  \
+        2  the command line is wrong\n\n\
+    With --output json:\n  \
+        {\"ok\":true,\"pods\":…,\"hours\":…,\"ttl_seconds\":…,\"volumes\":[{\"class\":…,\"every_seconds\":…,\"jitter_percent\":…,\n  \
+        \"secrets\":[{\"backend\":…,\"secret\":…,\"kind\":…}],\"refreshes\":[…],\"refreshes_per_hour\":…,\n  \
+        \"start\":{\"logins\":…,\"reads\":…},\"requests_per_hour\":{\"logins\":…,\"versions\":…,\"reads\":…,\"all\":…}}]}\n\
+    Kind: version (asked for its version first), leased (ends after --ttl), rotated (changes after --ttl).")]
+pub(crate) struct Plan {
+    /// Files of classes, folders of such files, or - for standard input
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+    /// How many pods have a volume of each class
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) pods: u32,
+    /// How many hours to draw
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=168))]
+    pub(crate) hours: u32,
+    /// How many seconds it is taken to be until a secret ends or changes that is neither sealed nor of a KV mount
+    #[arg(long, value_name = "SECONDS", default_value_t = 3600, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) ttl: u32,
 }
 
 /// Make an age identity for a sealed backend

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! `evanesce`, the command-line tool: see a demonstration, check classes, list a node's volumes, make keys, seal and unseal
+//! `evanesce`, the command-line tool: see a demonstration, check classes, list a node's volumes, refresh
+//! them, draw what they will ask, make keys, seal and unseal
 //! secrets, look into memory.
 
 mod args;
@@ -10,7 +11,10 @@ mod debug;
 mod demo;
 mod input;
 mod keygen;
+mod node;
 mod output;
+mod plan;
+mod refresh;
 mod seal;
 mod socket;
 mod uninstall_check;
@@ -38,6 +42,8 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args, output),
         Command::Check(args) => check::run(&args, output),
         Command::Volumes(args) => volumes::run(&args, output),
+        Command::Refresh(args) => refresh::run(&args, output),
+        Command::Plan(args) => plan::run(&args, output),
         Command::Keygen(args) => secretly(|| keygen::run(&args, output)),
         Command::Seal(args) => secretly(|| seal::run(&args, output)),
         Command::Unseal(args) => secretly(|| unseal::run(&args)),

@@ -145,8 +145,20 @@ impl Plugin {
     /// # Errors
     /// When it cannot be built or started.
     pub fn volumes(&self, arguments: &[&str]) -> Result<Output> {
+        self.ask("volumes", arguments)
+    }
+
+    /// What `evanesce refresh` says and does, with these arguments more.
+    ///
+    /// # Errors
+    /// When it cannot be built or started.
+    pub fn refresh(&self, arguments: &[&str]) -> Result<Output> {
+        self.ask("refresh", arguments)
+    }
+
+    fn ask(&self, verb: &str, arguments: &[&str]) -> Result<Output> {
         let mut command = Command::new(binaries::evanesce()?);
-        command.env_clear().arg("volumes").arg("--state-dir").arg(&self.files.state).args(arguments);
+        command.env_clear().arg(verb).arg("--state-dir").arg(&self.files.state).args(arguments);
         Ok(command.output()?)
     }
 

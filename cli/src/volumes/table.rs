@@ -15,7 +15,7 @@ const STATE: usize = 3;
 const ID: usize = 16;
 
 /// Prints them.
-pub(super) fn print(volumes: &[Volume]) -> anyhow::Result<()> {
+pub(crate) fn print(volumes: &[Volume]) -> anyhow::Result<()> {
     Ok(say(lines(volumes).join("\n"))?)
 }
 
@@ -92,7 +92,7 @@ fn age(seconds: i64) -> String {
 }
 
 /// Text that moves no cursor and rings no bell: what is listed comes from a process that may be in wrong hands.
-fn plain(text: &str) -> String {
+pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
