@@ -36,7 +36,7 @@ pub(crate) fn run(args: &Check, output: Output) -> anyhow::Result<ExitCode> {
 }
 
 /// The files that are meant: a folder stands for the files in it that the node plugin would read.
-fn files(given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
+pub(crate) fn files(given: &[PathBuf]) -> anyhow::Result<Vec<PathBuf>> {
     let mut files = Vec::new();
     for path in given {
         if path == Path::new("-") || !path.is_dir() {
