@@ -19,6 +19,7 @@ use evanesce_csi::warden::{PodsDir, Records, StateDir, Volumes};
 use crate::ground::{CEILING, Ground, OWNER, volume};
 
 const FIRST: &str = include_str!("golden/record-first.json");
+const GENERATION: &str = include_str!("golden/record-generation.json");
 const TODAY: &str = include_str!("golden/record-today.json");
 
 /// The record in a file of the state directory, by way of the warden.
@@ -34,9 +35,12 @@ fn read(ground: &Ground, file: &str) -> (Vec<u8>, Record) {
 fn a_record_of_every_earlier_form_is_read() {
     let ground = Ground::new();
     let (_, first) = read(&ground, FIRST);
+    let (_, generation) = read(&ground, GENERATION);
     let (_, today) = read(&ground, TODAY);
-    assert_eq!((first.generation, today.generation), (None, Some(7)));
-    for record in [first, today] {
+    assert_eq!((first.generation, generation.generation), (None, Some(7)));
+    let due = |record: &Record| record.before.as_ref().unwrap().due.is_some();
+    assert_eq!((due(&generation), due(&today)), (false, true));
+    for record in [first, generation, today] {
         assert_eq!(record.target.as_str(), "/var/lib/kubelet/pods/6f0c/volumes/kubernetes.io~csi/secrets/mount");
         assert_eq!((record.class.to_string().as_str(), record.group, record.size), ("db", Some(2000), 1 << 20));
         assert_eq!(record.workload.service_account.to_string(), "app");
