@@ -71,7 +71,7 @@ pub(crate) struct Node {
     pub(crate) plugin: Arc<Plugin>,
     pub(crate) metrics: evanesce_runtime::metrics::Metrics,
     pub(crate) channel: Channel,
-    clock: Arc<TestClock>,
+    pub(crate) clock: Arc<TestClock>,
     _stop: DropGuard,
 }
 
