@@ -11,7 +11,7 @@ use evanesce_proto::kubelet::Publish;
 use tokio::time::advance;
 
 use crate::classes::{EVERY, spec};
-use crate::ground::{Node, generations, published, settle, until};
+use crate::ground::{Node, generations, settle, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -115,9 +115,9 @@ async fn a_lease_without_a_length_is_asked_for_at_the_period_of_its_class() {
 
 #[tokio::test(start_paused = true)]
 async fn a_static_role_is_read_after_its_change() {
-    let (node, _pod) = published().await;
+    let node = Node::new().await;
     node.backend.rotate("kv/db", 60 * SECOND);
-    node.publish(&node.pod("payments", "pod-2")).await.unwrap();
+    node.publish(&node.pod("payments", "pod-1")).await.unwrap();
     let fetches = node.backend.counts().fetches;
     advance(60 * SECOND).await;
     settle().await;
