@@ -139,6 +139,8 @@ fn volume(root: &Path) -> Volume {
         keep_previous: Duration::ZERO,
         recorded: true,
         generation: 1,
+        life: None,
+        renew: None,
     };
     let class = VolumeClassName::parse("db").unwrap();
     let subject = Subject { volume: id.to_string(), workload, class };
