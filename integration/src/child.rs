@@ -77,6 +77,19 @@ impl Child {
         wait::until_some(&what, || self.exited()).await
     }
 
+    /// Waits until `ready` finds something.
+    ///
+    /// # Errors
+    /// With what it has printed, when it exits first.
+    pub(crate) async fn until_ready<T>(&mut self, what: &str, mut ready: impl AsyncFnMut() -> Option<T>) -> Result<T> {
+        let found = wait::until_ready(what, async || match ready().await {
+            Some(found) => Some(Ok(found)),
+            None => self.exited().map(Err),
+        })
+        .await;
+        found.map_err(|status| anyhow!("it exited with {status} before {what}:\n{}", self.output()))
+    }
+
     /// Kills the child and waits for it.
     pub fn kill(&mut self) {
         self.signal(Signal::KILL);

@@ -27,6 +27,7 @@ pub mod mounts;
 pub mod openbao;
 pub mod outage;
 pub mod plugin;
+mod ports;
 pub mod postgres;
 pub mod processes;
 pub mod recorder;

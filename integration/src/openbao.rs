@@ -9,14 +9,14 @@
 //! `http://` addresses.
 
 use std::{
-    net::{Ipv4Addr, SocketAddr, TcpListener},
+    net::{Ipv4Addr, SocketAddr},
     process::Command,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use rustix::process::Signal;
 
-use crate::{authority::Authority, child::Child, scratch::Scratch, wait};
+use crate::{authority::Authority, child::Child, ports, scratch::Scratch};
 
 mod admin;
 mod binary;
@@ -32,9 +32,6 @@ pub use requests::Recorded;
 pub fn program() -> Result<std::path::PathBuf> {
     binary::bao()
 }
-
-/// Ports are chosen before the server binds them; somebody else may be faster.
-const STARTS: u32 = 5;
 
 /// The server's audit log, among its files.
 const REQUESTS: &str = "requests.jsonl";
@@ -57,20 +54,14 @@ impl OpenBao {
     /// # Errors
     /// When the program cannot be fetched or does not start.
     pub async fn start() -> Result<Self> {
-        let mut attempt = 1;
-        loop {
-            match Self::try_start().await {
-                Err(error) if attempt < STARTS && is_port_clash(&error) => attempt += 1,
-                result => return result,
-            }
-        }
+        ports::start(Self::try_start).await
     }
 
     async fn try_start() -> Result<Self> {
         let program = binary::bao()?;
         let authority = Authority::new("evanesce test authority for openbao")?;
         let files = Scratch::new()?;
-        let [tls, tls_cluster, plain, plain_cluster] = free_ports()?;
+        let [tls, tls_cluster, plain, plain_cluster] = ports::free()?;
         let identity = authority.server_identity()?;
         let certificate = files.file("server.crt", identity.certificate)?;
         let key = files.file("server.key", identity.key)?;
@@ -171,35 +162,5 @@ impl OpenBao {
     /// Kills the server: connections are refused, what was stored is lost.
     pub fn kill(&mut self) {
         self.server.kill();
-    }
-}
-
-/// Four ports that were free a moment ago, all different.
-fn free_ports() -> Result<[u16; 4]> {
-    let mut listeners = Vec::new();
-    for _ in 0..4 {
-        listeners.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?);
-    }
-    let mut ports = [0; 4];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
-}
-
-fn is_port_clash(error: &anyhow::Error) -> bool {
-    format!("{error:#}").contains("address already in use")
-}
-
-/// Waits until `ready` finds something, and fails with the server's output when it exits first.
-async fn wait_while_running<T>(server: &mut Child, what: &str, mut ready: impl AsyncFnMut() -> Option<T>) -> Result<T> {
-    let found = wait::until_ready(what, async || match ready().await {
-        Some(found) => Some(Ok(found)),
-        None => server.exited().map(Err),
-    })
-    .await;
-    match found {
-        Ok(found) => Ok(found),
-        Err(status) => bail!("openbao exited with {status}:\n{}", server.output()),
     }
 }

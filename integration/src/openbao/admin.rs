@@ -7,7 +7,6 @@ use anyhow::{Context, Result, bail};
 use reqwest::{Client, Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::wait_while_running;
 use crate::{
     child::Child,
     postgres::{self, Postgres},
@@ -43,17 +42,19 @@ impl Admin {
         let http = Client::builder().no_proxy().build()?;
         let mut admin = Self { http, address: address.to_owned(), token: String::new() };
         let init = json!({"secret_shares": 1, "secret_threshold": 1});
-        let init = wait_while_running(server, "openbao can be initialised", async || {
-            admin.call(Method::POST, "sys/init", Some(&init)).await.ok()
-        })
-        .await?;
+        let init = server
+            .until_ready("openbao can be initialised", async || {
+                admin.call(Method::POST, "sys/init", Some(&init)).await.ok()
+            })
+            .await?;
         let key = init["keys"][0].as_str().context("openbao gave no key")?;
         admin.call(Method::POST, "sys/unseal", Some(&json!({"key": key}))).await?;
         admin.token = init["root_token"].as_str().context("openbao gave no token")?.to_owned();
-        wait_while_running(server, "openbao is unsealed and active", async || {
-            admin.call(Method::GET, "sys/health", None).await.ok()
-        })
-        .await?;
+        server
+            .until_ready("openbao is unsealed and active", async || {
+                admin.call(Method::GET, "sys/health", None).await.ok()
+            })
+            .await?;
         Ok(admin)
     }
 
