@@ -10,9 +10,18 @@ pub mod life;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::Hash;
 
+use ring::rand::{SecureRandom, SystemRandom};
 use tokio::time::Instant;
 
 pub use life::{Due, Life, Wait, edited_after, refresh_after};
+
+/// A number in 0..=1, for what is spread by chance.
+pub fn random() -> f64 {
+    let mut bytes = [0; 4];
+    // Without randomness nothing is spread, which is no reason to fail.
+    let _ = SystemRandom::new().fill(&mut bytes);
+    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
+}
 
 /// Deadlines by key, each key at most once; of the clock that only goes forward, or of another one.
 #[derive(Debug)]

@@ -15,6 +15,7 @@ use evanesce_engine::clock::Clock;
 use evanesce_engine::crash_point;
 use evanesce_engine::deliver::{Deliverer, Request};
 use evanesce_engine::error::{Error, Kind};
+use evanesce_engine::schedule::random;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -23,7 +24,7 @@ use crate::engine_half::budget::Budget;
 use crate::engine_half::metrics::Metrics;
 use crate::engine_half::mounts::Mounts;
 use crate::engine_half::publish_request::PublishRequest;
-use crate::engine_half::refresher::{Deadlines, follow, note_edit, random};
+use crate::engine_half::refresher::{Deadlines, follow, note_edit};
 use crate::engine_half::tmpfs_target::FirstTarget;
 use crate::engine_half::volume::{State, Volume};
 use crate::engine_half::volumes::{Claim, Publish, Volumes};

@@ -13,9 +13,8 @@ use evanesce_engine::crash_point;
 use evanesce_engine::deliver::{Delivered, Request};
 use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::schedule::life::SOONEST;
-use evanesce_engine::schedule::{Due as Decided, Schedule, edited_after, refresh_after};
+use evanesce_engine::schedule::{Due as Decided, Schedule, edited_after, random, refresh_after};
 use evanesce_engine::spec::volume::Refresh;
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -345,12 +344,4 @@ pub fn sweep_later(plugin: &Plugin, volume: &Volume, state: &State) {
     if let Some((_, until)) = state.retired.front() {
         plugin.deadlines.at(Due::Sweep(volume.id.clone()), *until);
     }
-}
-
-/// A number in 0..1, for spreading deadlines.
-pub fn random() -> f64 {
-    let mut bytes = [0; 4];
-    // Without randomness deadlines are not spread, which is no reason to fail.
-    let _ = SystemRandom::new().fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }

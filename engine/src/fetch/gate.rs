@@ -8,7 +8,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::{Notify, Semaphore};
 
 use super::breaker::{Admission, Breaker};
@@ -16,6 +15,7 @@ use super::bucket::Bucket;
 use crate::audit::Source;
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::clock::Clock;
+use crate::schedule::random;
 use crate::spec::backend::Limits;
 
 /// Hears how busy backends are. The `kind` is [`Backend::kind`](crate::backend::Backend::kind).
@@ -165,14 +165,6 @@ impl Drop for Probe<'_> {
         self.gate.state().breaker.abandoned(self.clock.monotonic());
         self.gate.probed.notify_waiters();
     }
-}
-
-/// In 0..=1.
-fn random() -> f64 {
-    let mut bytes = [0; 4];
-    // Without randomness probes are not spread, which is no reason to fail.
-    let _ = SystemRandom::new().fill(&mut bytes);
-    f64::from(u32::from_le_bytes(bytes)) / f64::from(u32::MAX)
 }
 
 /// Counted while it lives, however it ends.

@@ -11,6 +11,7 @@ use std::time::Duration;
 use evanesce_engine::audit::Subject;
 use evanesce_engine::error::Kind;
 use evanesce_engine::names::NodeName;
+use evanesce_engine::schedule::random;
 use evanesce_proto::node::node_admin_server::NodeAdmin;
 use evanesce_proto::node::{
     self, Failure, ListVolumesRequest, ListVolumesResponse, Outcome, RefreshRequest, RefreshResponse, Refreshed, State,
@@ -20,7 +21,6 @@ use tokio::sync::oneshot;
 use tonic::{Request, Response, Status};
 
 use crate::engine_half::plugin::Plugin;
-use crate::engine_half::refresher::random;
 use crate::engine_half::volume::{Forced, Volume};
 use crate::engine_half::volumes::Entry;
 use crate::protocol::VolumeId;
