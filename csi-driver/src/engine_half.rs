@@ -159,7 +159,8 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
         sealed: config.sealed_dir.clone(),
         proxy: config.https_proxy.as_ref().map(|it| HttpsProxy::parse(&it.url, &it.except)).transpose()?,
     };
-    let registry = Registry::new(Arc::clone(&classes), credentials, reach);
+    let (tell, changed) = mpsc::unbounded_channel();
+    let registry = Registry::new(Arc::clone(&classes), credentials, reach).tell(tell);
     let (reserved, lost, healthy) = (Arc::clone(&budget), Arc::clone(&log), Arc::clone(&log));
     Metrics::look_at(
         &mut all,
@@ -208,7 +209,7 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
 
     let stop = CancellationToken::new();
     let loops = TaskTracker::new();
-    loops.spawn(refresher::run(Arc::clone(&plugin), stop.clone()));
+    loops.spawn(refresher::run(Arc::clone(&plugin), changed, stop.clone()));
     loops.spawn(give_back(stop.clone()));
     let (registered, known_to_kubelet) = watch::channel(false);
     if let Some(kubernetes) = kubernetes {

@@ -26,6 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use crate::error::{Error, Kind};
+use crate::folder_watch::FolderWatch;
 use crate::names::{BackendName, Namespace, PodUid, ServiceAccountName, ServiceAccountUid};
 use crate::policy::grant::Grant;
 use crate::secret::{Secret, Version};
@@ -81,6 +82,12 @@ pub trait Backend: Send + Sync {
     /// after the other.
     fn patience(&self, one: Duration) -> Duration {
         one
+    }
+
+    /// Calls `changed` whenever what it holds may have changed, while what is returned lives. `None` where it notices
+    /// nothing by itself; then a refresh finds out when it is due.
+    fn watch(&self, _changed: Box<dyn Fn() + Send>) -> Option<FolderWatch> {
+        None
     }
 
     /// Logs the caller in. `identity` is what [`Backend::identity`] answered for the same caller.
@@ -211,6 +218,8 @@ pub struct BackendError {
 /// What kind of failure of a backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BackendErrorKind {
+    /// The platform's own credential is missing, broken or not accepted.
+    Credential,
     /// It knows the caller and says no.
     Denied,
     /// It answered what no such server answers.
@@ -237,6 +246,10 @@ impl BackendError {
     /// detail, so that addresses and other names of the platform stay in the log.
     pub fn into_error(self, backend: &BackendName, what: &str) -> Error {
         let text = match self.kind {
+            BackendErrorKind::Credential => format!(
+                "backend {backend} does not accept the platform's own credential for {what}: \
+                 the platform team has to renew it; it is tried again"
+            ),
             BackendErrorKind::Denied => {
                 format!("backend {backend} refuses {what} to this service account: ask for its policy to be extended")
             }
@@ -267,6 +280,8 @@ impl BackendError {
 impl From<BackendErrorKind> for Kind {
     fn from(kind: BackendErrorKind) -> Self {
         match kind {
+            // Nothing that the pod could mend, or that would be final.
+            BackendErrorKind::Credential => Self::Unavailable,
             BackendErrorKind::Denied => Self::Refused,
             BackendErrorKind::Malformed => Self::Malformed,
             BackendErrorKind::NotFound => Self::Missing,

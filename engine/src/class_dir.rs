@@ -3,9 +3,9 @@
 
 //! Classes from a watched folder of YAML files, such as a mounted ConfigMap.
 //!
-//! A thread of its own reads the folder, so that parsing never holds up a mount. It reads again when the folder changes
-//! (kubelet swaps a ConfigMap by renaming `..data`) and, in case that went unnoticed, every minute. Names that begin
-//! with `.` are never read: they are editors' files and kubelet's own.
+//! A thread of its own reads the folder, so that parsing never holds up a mount. It reads again when the folder changes and,
+//! in case that went unnoticed, every minute. Names that begin with `.` are never read: they are editors' files and
+//! kubelet's own.
 //!
 //! A class that no longer parses answers [`Lookup::Broken`], not its former self: a first delivery then fails with the
 //! reason instead of following a text that nobody sees any more. Volumes that are already there keep what they have;
@@ -16,16 +16,14 @@ mod index;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use notify::event::AccessKind;
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::watch;
 
 use crate::class_source::{ClassSource, Lookup};
 use crate::error::Error;
+use crate::folder_watch::{Depth, FolderWatch, Watched};
 use crate::names::{BackendName, Namespace, VolumeClassName};
 use crate::spec::{BackendSpec, VolumeSpec};
 pub use files::is_class_file;
@@ -35,17 +33,11 @@ use index::Index;
 
 /// How often the folder is read although nothing was noticed.
 const RESCAN: Duration = Duration::from_secs(60);
-/// How often a folder that is not there is looked for.
-const RETRY: Duration = Duration::from_secs(5);
-/// How long the folder has to be quiet before it is read, so that a file is not read half-written …
-const QUIET: Duration = Duration::from_millis(50);
-/// … and how long that may be put off.
-const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
 /// Classes from a watched folder.
 pub struct ClassDirectory {
     shared: Arc<Shared>,
-    events: Sender<Event>,
+    _watch: FolderWatch,
 }
 
 /// How many classes there are, for metrics.
@@ -66,11 +58,6 @@ struct Shared {
     changes: watch::Sender<u64>,
 }
 
-enum Event {
-    Changed,
-    Stop,
-}
-
 impl ClassDirectory {
     /// Starts to read and watch `folder`. Until it was read once, every lookup answers [`Lookup::NotKnownYet`]; a folder
     /// that does not exist is waited for.
@@ -87,14 +74,10 @@ impl ClassDirectory {
             unreadable: AtomicBool::new(false),
             changes: watch::Sender::new(0),
         });
-        let (events, received) = mpsc::channel();
-        let reader = Reader { folder: folder.to_owned(), rescan, shared: Arc::clone(&shared), files: Files::default() };
-        let noticed = events.clone();
-        std::thread::Builder::new()
-            .name("classes".to_owned())
-            .spawn(move || reader.run(&received, noticed))
-            .map_err(|error| Error::internal(format!("cannot start the thread that reads classes: {error}")))?;
-        Ok(Self { shared, events })
+        let mut reader = Reader { folder: folder.to_owned(), shared: Arc::clone(&shared), files: Files::default() };
+        let watched = Watched { what: "classes", folder, depth: Depth::NonRecursive, rescan };
+        let watch = FolderWatch::start(&watched, move |_| reader.read())?;
+        Ok(Self { shared, _watch: watch })
     }
 
     /// How many classes there are now.
@@ -132,60 +115,14 @@ fn not_known_yet<T>() -> Lookup<T> {
     Lookup::NotKnownYet("classes are still being read".to_owned())
 }
 
-impl Drop for ClassDirectory {
-    fn drop(&mut self) {
-        // The thread may be gone already.
-        let _ = self.events.send(Event::Stop);
-    }
-}
-
-/// The thread's own.
+/// The watching thread's own.
 struct Reader {
     folder: PathBuf,
-    rescan: Duration,
     shared: Arc<Shared>,
     files: Files,
 }
 
 impl Reader {
-    fn run(mut self, received: &Receiver<Event>, noticed: Sender<Event>) {
-        // The watch comes before the reading: what changes in between is noticed.
-        let mut watcher = notify::recommended_watcher(move |event| {
-            if may_change(&event) {
-                let _ = noticed.send(Event::Changed);
-            }
-        })
-        .inspect_err(|error| {
-            tracing::warn!(%error, "cannot watch for changes of classes: they are read every {:?}", RETRY.min(self.rescan));
-        })
-        .ok();
-        let mut watched = false;
-        loop {
-            // Again and again, because the folder may have been replaced by another of its name.
-            watched = watcher.as_mut().is_some_and(|watcher| self.watch(watcher, watched));
-            let read = self.read();
-            // Whoever exhausts what the kernel gives a uid to watch with delays changes by this, and loses none.
-            let wait = if read && watched { self.rescan } else { RETRY.min(self.rescan) };
-            match received.recv_timeout(wait) {
-                Ok(Event::Changed) if settle(received) => {}
-                Err(RecvTimeoutError::Timeout) => {}
-                Ok(_) | Err(RecvTimeoutError::Disconnected) => return,
-            }
-        }
-    }
-
-    fn watch(&self, watcher: &mut RecommendedWatcher, before: bool) -> bool {
-        match watcher.watch(&self.folder, RecursiveMode::NonRecursive) {
-            Ok(()) => true,
-            Err(error) => {
-                if before {
-                    tracing::warn!(folder = %self.folder.display(), %error, "cannot watch the folder of classes");
-                }
-                false
-            }
-        }
-    }
-
     /// Reads the folder and publishes what changed; `false` where it cannot be read, which changes nothing.
     fn read(&mut self) -> bool {
         match self.files.read(&self.folder) {
@@ -216,23 +153,6 @@ impl Reader {
         *self.shared.index.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(index));
         self.shared.changes.send_modify(|revision| *revision += 1);
         true
-    }
-}
-
-/// Whether to read again. Our own reading opens files, which is noticed too and must not lead to another.
-fn may_change(event: &notify::Result<notify::Event>) -> bool {
-    !matches!(event, Ok(notify::Event { kind: EventKind::Access(AccessKind::Open(_)), .. }))
-}
-
-/// Waits until the folder is quiet; `false` to stop.
-fn settle(received: &Receiver<Event>) -> bool {
-    let end = Instant::now() + LONGEST_WAIT;
-    loop {
-        match received.recv_timeout(QUIET.min(end.saturating_duration_since(Instant::now()))) {
-            Ok(Event::Changed) if Instant::now() < end => {}
-            Ok(Event::Changed) | Err(RecvTimeoutError::Timeout) => return true,
-            Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return false,
-        }
     }
 }
 

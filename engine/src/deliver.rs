@@ -11,11 +11,12 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::audit::{Auditor, Event, Purpose, Scope, Shown, Subject};
-use crate::class_source::ClassSource;
+use crate::class_source::{ClassSource, Lookup};
 use crate::clock::Clock;
 use crate::crash_point;
 use crate::error::{Error, Kind};
 use crate::fetch::{Answers, BackendHandle, Backends, Fetch, Fetcher};
+use crate::names::BackendName;
 use crate::policy;
 use crate::projection::{Digest, DigestKey};
 use crate::render::render;
@@ -125,6 +126,14 @@ impl Deliverer {
     /// A number that differs whenever a class of the volume does; an error is one more way to differ.
     pub fn revision(&self, subject: &Subject) -> Result<u64, Error> {
         self.classes(subject).map(|classes| classes.revision)
+    }
+
+    /// Whether a file of the volume comes from `backend`, as far as its class is known.
+    pub fn asks(&self, subject: &Subject, backend: &BackendName) -> bool {
+        match self.classes.volume(&subject.workload.namespace, &subject.class) {
+            Lookup::Found(class) => class.spec.files.iter().any(|file| file.from.backend == *backend),
+            Lookup::Absent(_) | Lookup::Broken(_) | Lookup::NotKnownYet(_) => false,
+        }
     }
 
     /// Finds classes, authorises, logs in and fetches: everything that can be refused, before anything is touched.

@@ -12,7 +12,7 @@
 //!
 //! # The rooms
 //! - Nouns: [`names`], [`workload`], [`token`], [`secret`], [`secret_ref`], [`spec`], [`projection`], [`error`], [`clock`].
-//! - One verb each: [`policy`], [`backend`], [`render`], [`audit`], [`keep`], [`credentials`], [`class_source`] ([`class_dir`]).
+//! - One verb each: [`policy`], [`backend`], [`render`], [`audit`], [`keep`], [`credentials`], [`class_source`] ([`class_dir`]), [`folder_watch`].
 //! - Verbs with a place: [`fetch`] (many questions), [`generation`] (the swap), [`schedule`] (deadlines).
 //! - The sentence: [`deliver`].
 
@@ -26,6 +26,7 @@ pub mod credentials;
 pub mod deliver;
 pub mod error;
 pub mod fetch;
+pub mod folder_watch;
 pub mod generation;
 pub mod keep;
 pub mod names;

@@ -97,20 +97,26 @@ mod vault {
     use evanesce_engine::backend::Backend;
     use evanesce_engine::backend::contract::{self, Fixture};
     use evanesce_engine::backend::vault::VaultBackend;
+    use evanesce_engine::spec::backend::VaultAuth;
     use evanesce_engine::workload::Workload;
 
     use crate::vault_stand_in::{Settings, StandIn};
 
+    /// One of the ways to log in, and one version of the KV mount.
     struct Vault {
         server: StandIn,
         backend: VaultBackend,
+        auth: Option<VaultAuth>,
+        mount: &'static str,
     }
 
     impl Vault {
-        async fn start() -> Self {
+        async fn start(auth: Option<VaultAuth>, mount: &'static str) -> Self {
             let server = StandIn::start().await;
-            let backend = server.backend(&Settings::default());
-            Self { server, backend }
+            server.credentials("role-id", "the-role\n");
+            server.credentials("secret-id", "canary-secret-id\n");
+            let backend = server.backend(&Settings { auth: auth.clone(), ..Settings::default() });
+            Self { server, backend, auth, mount }
         }
     }
 
@@ -121,15 +127,17 @@ mod vault {
         }
 
         fn variations(&self) -> Vec<Box<dyn Backend>> {
-            let usual = Settings::default;
-            [
-                Settings { name: "other", ..usual() },
-                Settings { mount: "other", ..usual() },
-                Settings { role: "other", ..usual() },
-                Settings { audience: "other", ..usual() },
-            ]
-            .map(|settings| Box::new(self.server.backend(&settings)) as Box<dyn Backend>)
-            .into()
+            let usual = || Settings { auth: self.auth.clone(), ..Settings::default() };
+            let others = match &self.auth {
+                None => vec![
+                    Settings { mount: "other", ..usual() },
+                    Settings { role: "other", ..usual() },
+                    Settings { audience: "other", ..usual() },
+                ],
+                Some(auth) => vec![Settings { auth: Some(elsewhere(auth)), ..usual() }],
+            };
+            let all = others.into_iter().chain([Settings { name: "other", ..usual() }]);
+            all.map(|settings| Box::new(self.server.backend(&settings)) as Box<dyn Backend>).collect()
         }
 
         async fn token(&self, workload: &Workload) -> Option<String> {
@@ -138,7 +146,7 @@ mod vault {
 
         async fn write(&self, name: &str, values: &[(&str, &str)]) -> String {
             self.server.put(&format!("payments/{name}"), values);
-            format!("kv/payments/{name}")
+            format!("{}/payments/{name}", self.mount)
         }
 
         async fn delete(&self, name: &str) {
@@ -158,7 +166,7 @@ mod vault {
         }
 
         fn numbered(&self) -> bool {
-            true
+            self.mount == "kv"
         }
 
         async fn throttle(&self) -> Option<Duration> {
@@ -167,7 +175,47 @@ mod vault {
         }
     }
 
-    evanesce_engine::backend_contract!(Vault::start());
+    /// The same login at another mount.
+    fn elsewhere(auth: &VaultAuth) -> VaultAuth {
+        let mut auth = auth.clone();
+        let (VaultAuth::Kubernetes { mount, .. }
+        | VaultAuth::Jwt { mount, .. }
+        | VaultAuth::AppRole { mount, .. }
+        | VaultAuth::Cert { mount, .. }) = &mut auth
+        else {
+            panic!("a login with a mount")
+        };
+        *mount = "elsewhere".to_owned();
+        auth
+    }
+
+    evanesce_engine::backend_contract!(Vault::start(None, "kv"));
+
+    mod kv_version_1 {
+        evanesce_engine::backend_contract!(super::Vault::start(None, "kv1"));
+    }
+
+    mod jwt {
+        use evanesce_engine::spec::backend::VaultAuth;
+
+        fn auth() -> Option<VaultAuth> {
+            let (mount, role, audience) = ("jwt".to_owned(), "app".to_owned(), "vault".to_owned());
+            Some(VaultAuth::Jwt { mount, role, audience, share_pods: false })
+        }
+
+        evanesce_engine::backend_contract!(super::Vault::start(auth(), "kv"));
+    }
+
+    mod app_role {
+        use evanesce_engine::spec::backend::VaultAuth;
+
+        fn auth() -> Option<VaultAuth> {
+            let (role_id_file, secret_id_file) = ("role-id".to_owned(), "secret-id".to_owned());
+            Some(VaultAuth::AppRole { mount: "approle".to_owned(), role_id_file, secret_id_file })
+        }
+
+        evanesce_engine::backend_contract!(super::Vault::start(auth(), "kv"));
+    }
 }
 
 mod sealed {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use evanesce_engine::error::Kind;
-use evanesce_engine::spec::backend::{Limits, PemSource, Provider, VaultAuth};
+use evanesce_engine::spec::backend::{ClientCertificate, Limits, PemSource, Provider, VaultAuth};
 use evanesce_engine::spec::volume::Select;
 use evanesce_engine::spec::{ClassName, Document, Documents, VolumeSpec, crd, keys, reference};
 
@@ -129,9 +129,6 @@ fn every_key_of_a_later_release_is_refused_by_name() {
             let text = match (table.path, table.about.contains("SecretVolume")) {
                 ("spec", true) => head("SecretVolume", &format!("{later}: x, files: [{file}}}]")),
                 ("spec", false) => head("SecretBackend", &format!("{later}: {{}}, {allow}")),
-                ("spec.vault.auth", _) => {
-                    head("SecretBackend", &format!("vault: {{address: \"https://a\", auth: {{{later}: x}}}}, {allow}"))
-                }
                 ("spec.limits", _) => head(
                     "SecretBackend",
                     &format!("sealed: {{directory: /a, identityFile: b}}, {allow}, limits: {{{later}: 1}}"),
@@ -206,6 +203,24 @@ fn every_other_value_means_what_it_says() {
     let [Document::Volume { spec, .. }] = &parsed("06_")[..] else { panic!() };
     assert_eq!(spec.files[0].from, spec.files[1].from);
     assert_eq!((spec.files[0].uid, spec.files[1].uid, spec.size), (Some(1000), Some(1000), Some(1 << 20)));
+
+    let [Document::Backend(app_role), Document::Backend(cert)] = &parsed("20_")[..] else { panic!() };
+    let Provider::Vault(vault) = &app_role.provider else { panic!() };
+    // A default that the class says otherwise of is none.
+    assert_eq!(
+        (vault.kv_mounts.join(" "), vault.kv1_mounts.join(" ")),
+        ("kv".to_owned(), "secret legacy/kv".to_owned())
+    );
+    let VaultAuth::AppRole { mount, role_id_file, secret_id_file } = &vault.auth else { panic!() };
+    assert_eq!((mount.as_str(), role_id_file.as_str(), secret_id_file.as_str()), ("approle", "role-id", "secret-id"));
+    let Provider::Vault(vault) = &cert.provider else { panic!() };
+    assert_eq!(vault.auth, VaultAuth::Cert { mount: "cert".to_owned(), role: Some("node".to_owned()) });
+    let ClientCertificate { file, key_file } = vault.client_certificate.as_ref().unwrap();
+    assert_eq!((file.as_str(), key_file.as_str()), ("node.pem", "node.key"));
+    let [Document::Backend(backend)] = &parsed("21_")[..] else { panic!() };
+    let Provider::Vault(vault) = &backend.provider else { panic!() };
+    let VaultAuth::Jwt { mount, role, audience, share_pods } = &vault.auth else { panic!() };
+    assert_eq!((mount.as_str(), role.as_str(), audience.as_str(), *share_pods), ("jwt", "{namespace}", "vault", true));
 
     let [Document::Backend(backend)] = &parsed("08_")[..] else { panic!() };
     let Provider::Vault(vault) = &backend.provider else { panic!() };

@@ -18,7 +18,7 @@ use evanesce_engine::backend::{Backend, BackendError, BackendErrorKind as Kind, 
 use evanesce_engine::names::BackendName;
 use evanesce_engine::proxy::HttpsProxy;
 use evanesce_engine::secret::Secret;
-use evanesce_engine::spec::backend::{Limits, PemSource, VaultSpec};
+use evanesce_engine::spec::backend::{Limits, PemSource, VaultAuth, VaultSpec};
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -184,10 +184,96 @@ async fn a_token_file_is_read_again_for_each_session() {
     for bad in ["", " \n", "s.two words", "s.a\nX-Vault-Namespace: other"] {
         server.credentials("token", bad);
         let error = error(open(&backend).await);
-        assert_eq!(error.kind, Kind::Unauthenticated);
+        assert_eq!(error.kind, Kind::Credential);
         assert!(error.message.contains("credentials file \"token\""), "{error}");
         assert!(!error.message.contains("s."), "{error}");
     }
+}
+
+fn app_role() -> Settings {
+    let auth = VaultAuth::AppRole {
+        mount: "approle".into(),
+        role_id_file: "role-id".into(),
+        secret_id_file: "secret-id".into(),
+    };
+    Settings { auth: Some(auth), ..Settings::default() }
+}
+
+#[tokio::test]
+async fn the_files_of_an_approle_are_read_again_for_each_login_and_never_quoted() {
+    let server = StandIn::with_a_secret().await;
+    let backend = server.backend(&app_role());
+    let missing = error(open(&backend).await);
+    assert!(missing.kind == Kind::Credential && missing.message.contains("\"role-id\""), "{missing}");
+    server.credentials("role-id", "the-role\n");
+    server.credentials("secret-id", "canary-secret-id-that-is-over");
+    let over = error(open(&backend).await);
+    assert_eq!(over.kind, Kind::Credential);
+    for says in ["credentials file \"role-id\"", "\"secret-id\"", "write a new secret id"] {
+        assert!(over.message.contains(says), "{over}");
+    }
+    let told = over.into_error(backend.name(), "a login");
+    assert!(told.message().contains("platform team") && !told.message().contains("secret-id"), "{told}");
+
+    server.credentials("secret-id", "canary-secret-id\n");
+    let session = open(&backend).await.unwrap();
+    assert_eq!((session.login().performed, session.login().method), (true, "approle"));
+    session.fetch(&newest(&backend, "kv/db")).await.unwrap();
+    let sent: serde_json::Value = serde_json::from_slice(&server.requests()[1].body).unwrap();
+    assert_eq!(sent, serde_json::json!({"role_id": "the-role", "secret_id": "canary-secret-id"}));
+    for (file, bad) in [("role-id", ""), ("secret-id", "canary two"), ("secret-id", "canary\0"), ("role-id", " \n")] {
+        server.credentials("role-id", "the-role");
+        server.credentials("secret-id", "canary-secret-id");
+        server.credentials(file, bad);
+        let error = error(open(&backend).await);
+        assert_eq!(error.kind, Kind::Credential);
+        assert!(error.message.contains(&format!("credentials file {file:?} does not hold one")), "{error}");
+        assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_credential_of_the_platforms_is_the_same_for_every_pod_and_a_jwt_may_tell_pods_apart() {
+    let server = StandIn::start().await;
+    let jwt = |share_pods| {
+        let (mount, role, audience) = ("jwt".to_owned(), "app".to_owned(), "vault".to_owned());
+        Settings { auth: Some(VaultAuth::Jwt { mount, role, audience, share_pods }), ..Settings::default() }
+    };
+    let one = workload();
+    let mut other = workload();
+    other.pod_uid = evanesce_engine::names::PodUid::parse("22222222-2222-3333-4444-555555555555").unwrap();
+    for (settings, told_apart) in
+        [(Settings::default(), false), (jwt(true), false), (jwt(false), true), (app_role(), false)]
+    {
+        let backend = server.backend(&settings);
+        let identity = |workload| {
+            let token = parse_token(&unsigned_token(workload, "uid-1"));
+            backend.identity(&Caller { workload, token: Some(&token) }, None).unwrap()
+        };
+        assert_eq!(identity(&one) != identity(&other), told_apart, "{:?}", settings.auth);
+        assert_eq!(identity(&one).caller.is_some(), backend.audience().is_some(), "{:?}", settings.auth);
+    }
+}
+
+#[tokio::test]
+async fn a_mount_of_the_other_kv_version_is_named_with_the_key_to_change() {
+    let (server, backend, session) = one_secret(&Settings::default()).await;
+    for status in [403, 404] {
+        for (path, sent, cure) in [
+            ("kv/db", "/v1/kv/data/db", "if its mount is KV version 1, name the mount in spec.vault.kv1Mounts"),
+            ("kv1/db", "/v1/kv1/db", "if its mount is KV version 2, name the mount in spec.vault.kvMounts"),
+            ("undeclared/db", "/v1/undeclared/db", "name the mount in spec.vault.kvMounts"),
+        ] {
+            server.next(status, &[], "");
+            let error = error(session.fetch(&newest(&backend, path)).await);
+            assert!(error.message.contains(cure), "{error}");
+            assert_eq!(server.requests().pop().unwrap().target, sent);
+        }
+    }
+    // Version 1 gives the values without a wrapper, and no version.
+    let secret = session.fetch(&newest(&backend, "kv1/db")).await.unwrap();
+    assert_eq!(value(&secret), b"value");
+    assert!(secret.version.is_none() && secret.lease.is_none());
 }
 
 #[tokio::test]
@@ -456,7 +542,9 @@ async fn a_class_with_a_wrong_setting_is_refused_before_anything_is_sent() {
     };
     build(|_| ()).unwrap();
     type Change = (&'static str, fn(&mut VaultSpec));
-    let wrong: [Change; 6] = [
+    let wrong: [Change; 8] = [
+        ("clientCertFile", |spec| spec.auth = VaultAuth::Cert { mount: "cert".into(), role: None }),
+        ("kv1Mounts", |spec| spec.kv1_mounts = vec!["kv".into()]),
         ("address", |spec| spec.addresses = vec!["vault.example".into()]),
         ("ca", |spec| spec.ca = Some(PemSource::Inline("nothing".into()))),
         ("ca", |spec| spec.addresses = vec!["http://vault.example".into()]),

@@ -21,7 +21,7 @@ pub enum Validity {
     Past,
 }
 
-/// A certificate for `127.0.0.1` and `localhost` with its key, both in PEM.
+/// A certificate for a server or a client with its key, both in PEM.
 pub struct ServerIdentity {
     /// The certificate, without the authority's.
     pub certificate: String,
@@ -58,7 +58,7 @@ impl Authority {
         self.issue(&["127.0.0.1", "localhost"], Validity::Now)
     }
 
-    /// The same for a server of other names, or of another time.
+    /// The same for a server or a client of other names, or of another time.
     ///
     /// # Errors
     /// When the key or the certificate cannot be made.

@@ -54,10 +54,24 @@ impl OpenBao {
     /// # Errors
     /// When the program cannot be fetched or does not start.
     pub async fn start() -> Result<Self> {
-        ports::start(Self::try_start).await
+        Self::start_with("").await
     }
 
-    async fn try_start() -> Result<Self> {
+    /// The same, but its address with TLS takes nobody who does not show a certificate of this authority.
+    ///
+    /// # Errors
+    /// When the program cannot be fetched or does not start.
+    pub async fn start_for_clients_of(clients: &Authority) -> Result<Self> {
+        let files = Scratch::new()?;
+        let clients = files.file("clients.crt", clients.pem())?;
+        Self::start_with(&format!("tls_require_and_verify_client_cert = true\ntls_client_ca_file = {clients:?}")).await
+    }
+
+    async fn start_with(listener: &str) -> Result<Self> {
+        ports::start(|| Self::try_start(listener)).await
+    }
+
+    async fn try_start(listener: &str) -> Result<Self> {
         let program = binary::bao()?;
         let authority = Authority::new("evanesce test authority for openbao")?;
         let files = Scratch::new()?;
@@ -76,6 +90,7 @@ impl OpenBao {
               cluster_address = "127.0.0.1:{tls_cluster}"
               tls_cert_file   = {certificate:?}
               tls_key_file    = {key:?}
+              {listener}
             }}
             listener "tcp" {{
               address         = "127.0.0.1:{plain}"

@@ -12,9 +12,11 @@ use evanesce_engine::clock::Clock;
 use evanesce_engine::crash_point;
 use evanesce_engine::deliver::{Delivered, Request};
 use evanesce_engine::error::{Error, Kind};
+use evanesce_engine::names::BackendName;
 use evanesce_engine::schedule::life::SOONEST;
 use evanesce_engine::schedule::{Due as Decided, Schedule, edited_after, random, refresh_after};
 use evanesce_engine::spec::volume::Refresh;
+use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -68,7 +70,7 @@ impl Deadlines {
         self.changed.notify_one();
     }
 
-    /// The volume's class was edited: it is due soon.
+    /// The volume's class was edited, or its backend changed: it is due soon.
     fn edited(&self, volume: &VolumeId, refresh: Refresh, clock: &dyn Clock) {
         self.within(volume, edited_after(refresh, random()), clock);
     }
@@ -130,8 +132,8 @@ impl Deadlines {
     }
 }
 
-/// Waits for deadlines and for edited classes until `stop`.
-pub async fn run(plugin: Arc<Plugin>, stop: CancellationToken) {
+/// Waits for deadlines, for edited classes and for backends that `changed` until `stop`.
+pub async fn run(plugin: Arc<Plugin>, mut changed: UnboundedReceiver<BackendName>, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(PARALLEL));
     let mut classes = plugin.deliverer.classes.changes();
     loop {
@@ -147,8 +149,12 @@ pub async fn run(plugin: Arc<Plugin>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = wait => {}
             () = plugin.deadlines.changed.notified() => continue,
-            changed = classes.changed() => {
-                if changed.is_err() {
+            Some(backend) = changed.recv() => {
+                note_change(&plugin, &backend);
+                continue;
+            }
+            edited = classes.changed() => {
+                if edited.is_err() {
                     // The source is gone and with it the news; deadlines go on.
                     classes = tokio::sync::watch::channel(0).1;
                 }
@@ -170,6 +176,16 @@ fn note_edits(plugin: &Plugin) {
             Ok(state) => note_edit(plugin, &volume, &state),
             // Whoever holds it may have looked already: one refresh too many costs less than an edit that is lost.
             Err(_) => plugin.deadlines.edited(&volume.id, Refresh::default(), plugin.clock()),
+        }
+    }
+}
+
+/// Makes volumes due that show something of this backend.
+fn note_change(plugin: &Plugin, backend: &BackendName) {
+    for volume in plugin.volumes.live() {
+        if plugin.deliverer.asks(&volume.subject, backend) {
+            let refresh = volume.state.try_lock().map_or_else(|_| Refresh::default(), |state| state.refresh);
+            plugin.deadlines.edited(&volume.id, refresh, plugin.clock());
         }
     }
 }

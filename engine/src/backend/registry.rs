@@ -6,6 +6,8 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::sync::mpsc::UnboundedSender;
+
 use crate::backend::Backend;
 use crate::backend::role::RoleTemplate;
 use crate::backend::sealed::SealedBackend;
@@ -14,6 +16,7 @@ use crate::class_source::ClassSource;
 use crate::credentials::CredentialFiles;
 use crate::error::Error;
 use crate::fetch::{BackendHandle, Backends};
+use crate::folder_watch::FolderWatch;
 use crate::names::BackendName;
 use crate::policy::{Allow, Glob, SecretPattern};
 use crate::proxy::HttpsProxy;
@@ -26,13 +29,26 @@ pub struct Registry {
     credentials: Arc<dyn CredentialFiles>,
     reach: Reach,
     passed_over: Arc<PassedOver>,
-    built: Mutex<BTreeMap<BackendName, Arc<BackendHandle>>>,
+    changed: Option<UnboundedSender<BackendName>>,
+    built: Mutex<BTreeMap<BackendName, Built>>,
+}
+
+/// A backend, and what notices its changes.
+struct Built {
+    handle: Arc<BackendHandle>,
+    _watch: Option<FolderWatch>,
 }
 
 impl Registry {
     /// A registry whose backends read their credentials files from `credentials`, and need no more than `reach`.
     pub fn new(classes: Arc<dyn ClassSource>, credentials: Arc<dyn CredentialFiles>, reach: Reach) -> Self {
-        Self { classes, credentials, reach, passed_over: Arc::default(), built: Mutex::default() }
+        Self { classes, credentials, reach, passed_over: Arc::default(), changed: None, built: Mutex::default() }
+    }
+
+    /// Tells `changed` of every backend that notices by itself that what it holds may have changed.
+    #[must_use]
+    pub fn tell(self, changed: UnboundedSender<BackendName>) -> Self {
+        Self { changed: Some(changed), ..self }
     }
 
     /// How often addresses of backends were passed over, for a metric.
@@ -44,9 +60,9 @@ impl Registry {
 impl Backends for Registry {
     fn find(&self, name: &BackendName) -> Result<Arc<BackendHandle>, Error> {
         let class = self.classes.backend(name).found(&format!("SecretBackend {name}"))?;
-        // Building opens and sends nothing, so it may happen under the lock.
+        // Building opens and sends nothing, and watching starts a thread: both may happen under the lock.
         let mut built = self.built.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(handle) = built.get(name).filter(|handle| handle.revision == class.revision) {
+        if let Some(Built { handle, .. }) = built.get(name).filter(|built| built.handle.revision == class.revision) {
             return Ok(Arc::clone(handle));
         }
         self.reach.check(&class.spec.provider).map_err(|error| error.context(format!("SecretBackend {name}")))?;
@@ -57,7 +73,13 @@ impl Backends for Registry {
             &self.passed_over,
             self.reach.proxy.clone(),
         )?);
-        built.insert(name.clone(), Arc::clone(&handle));
+        let tell = |changed: &UnboundedSender<BackendName>| {
+            let (changed, name) = (changed.clone(), name.clone());
+            // Nobody may listen any more.
+            handle.backend.watch(Box::new(move || drop(changed.send(name.clone()))))
+        };
+        let watch = self.changed.as_ref().and_then(tell);
+        built.insert(name.clone(), Built { handle: Arc::clone(&handle), _watch: watch });
         Ok(handle)
     }
 }
@@ -153,9 +175,11 @@ mod tests {
         let vault = VaultSpec {
             addresses: vec!["https://vault.example".into()],
             ca: None,
+            client_certificate: None,
             namespace: None,
             auth,
             kv_mounts: vec!["kv".into()],
+            kv1_mounts: Vec::new(),
         };
         let allow = AllowSpec {
             namespaces: vec!["*".into()],

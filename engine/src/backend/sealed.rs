@@ -23,12 +23,14 @@ mod folder;
 mod identities;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 
 use crate::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Login, Session};
 use crate::credentials::CredentialFiles;
 use crate::error::Error;
+use crate::folder_watch::{Depth, FolderWatch, Watched, Why};
 use crate::names::BackendName;
 use crate::policy::Grant;
 use crate::secret::{Secret, Version};
@@ -41,6 +43,9 @@ pub use folder::SUFFIX;
 pub use identities::{Identities, Recipients, new_identity};
 
 use folder::Folder;
+
+/// How often the folder is found again where another has taken its name.
+const RESCAN: Duration = Duration::from_secs(60);
 
 /// A folder of sealed secrets.
 pub struct SealedBackend {
@@ -104,6 +109,22 @@ impl Backend for SealedBackend {
 
     fn shareable(&self, _grant: &Grant) -> bool {
         true
+    }
+
+    /// A file that changed is asked for soon, by whoever shows it; that one no longer opens is theirs to say, and what they
+    /// show stays.
+    fn watch(&self, changed: Box<dyn Fn() + Send>) -> Option<FolderWatch> {
+        let folder = self.folder.path();
+        let watched = Watched { what: "sealed secrets", folder, depth: Depth::Recursive, rescan: RESCAN };
+        let look = move |why| {
+            if why == Why::Changed {
+                changed();
+            }
+            true
+        };
+        FolderWatch::start(&watched, look)
+            .inspect_err(|error| tracing::warn!(backend = %self.name, %error, "sealed secrets are not watched"))
+            .ok()
     }
 
     async fn open(&self, _caller: &Caller<'_>, _identity: &Identity) -> Result<Box<dyn Session>, BackendError> {

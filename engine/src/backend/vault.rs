@@ -3,13 +3,15 @@
 
 //! OpenBao and HashiCorp Vault.
 //!
-//! Logs in with the pod's own token (the Kubernetes method) or with a token of the platform's, reads KV version 2 with its
-//! versions and any other path as it is, with its lease. It keeps nothing between sessions, neither tokens nor
-//! connections, but which of its addresses answered last. The requests and answers of logins are those of `vaultrs`; what
-//! is sent and how is decided in [`transport`] alone, and secrets are read in [`answer`] alone.
+//! Logs in with the pod's own token (the methods kubernetes and jwt) or with a credential of the platform's (approle, cert,
+//! a token that is there), reads KV version 2 with its versions, version 1, and any other path as it is, with its lease. It
+//! keeps nothing between sessions, neither tokens nor connections, but which of its addresses answered last. How a class
+//! logs in is in [`auth`]; the requests and answers of logins are those of `vaultrs`; what is sent and how is decided in
+//! [`transport`] alone, and secrets are read in [`answer`] alone.
 
 mod addresses;
 mod answer;
+mod auth;
 mod failure;
 mod login;
 mod paths;
@@ -24,23 +26,23 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::backend::role::RoleTemplate;
-use crate::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Login, Principal, Session};
+use crate::backend::{Backend, BackendError, Caller, Identity, Login, Session};
 use crate::credentials::CredentialFiles;
 use crate::error::Error;
 use crate::names::BackendName;
 use crate::policy::Grant;
 use crate::proxy::HttpsProxy;
-use crate::secret_ref::{SecretPath, SecretRef, WirePath};
-use crate::spec::backend::{Limits, VaultAuth, VaultSpec};
+use crate::secret_ref::{SecretRef, WirePath};
+use crate::spec::backend::{Limits, VaultSpec};
 use crate::token::Audience;
 
 pub use addresses::PassedOver;
 
 use addresses::{Addresses, Walk};
+use auth::Auth;
 use failure::Doing;
-use login::{LoggedIn, Proof};
-use paths::KvMounts;
+use login::LoggedIn;
+use paths::{KvMounts, Place};
 use session::VaultSession;
 use tls::Trust;
 use transport::{Connections, Request, Server};
@@ -57,11 +59,6 @@ pub struct VaultBackend {
     auth: Auth,
     credentials: Arc<dyn CredentialFiles>,
     proxy: Option<HttpsProxy>,
-}
-
-enum Auth {
-    Kubernetes { mount: SecretPath, role: RoleTemplate, audience: Audience },
-    TokenFile { file: String },
 }
 
 impl VaultBackend {
@@ -89,19 +86,10 @@ impl VaultBackend {
             return Err(Error::invalid("addresses: all of them are https://, or all http://"));
         }
         let addresses = Arc::new(Addresses::new(name.clone(), servers, passed_over));
-        let trust = Trust::new(spec.ca.as_ref(), tls, Arc::clone(&credentials))?;
-        let auth = match &spec.auth {
-            VaultAuth::TokenFile { file } => Auth::TokenFile { file: file.clone() },
-            VaultAuth::Kubernetes { mount, role, audience } => {
-                let mount = SecretPath::parse(mount).map_err(|error| error.context("auth.kubernetes.mount"))?;
-                if mount.as_str().starts_with("auth/") {
-                    return Err(Error::invalid("auth.kubernetes.mount is written without 'auth/'"));
-                }
-                let role = RoleTemplate::parse(role).map_err(|error| error.context("auth.kubernetes.role"))?;
-                Auth::Kubernetes { mount, role, audience: Audience::new(audience) }
-            }
-        };
-        let mounts = Arc::new(KvMounts::parse(&spec.kv_mounts)?);
+        let client = spec.client_certificate.clone();
+        let trust = Trust::new(spec.ca.as_ref(), client, tls, Arc::clone(&credentials))?;
+        let auth = Auth::new(spec)?;
+        let mounts = Arc::new(KvMounts::parse(&spec.kv_mounts, &spec.kv1_mounts)?);
         Ok(Self { name, addresses, trust, mounts, auth, credentials, proxy: None })
     }
 
@@ -112,13 +100,12 @@ impl VaultBackend {
     }
 }
 
-/// Whether a backend with these mounts can do anything with an allow pattern; for the reader of classes, which knows where
-/// it stands.
+/// Whether a backend can do anything with an allow pattern; for the reader of classes, which knows where it stands.
 ///
 /// # Errors
 /// [`Kind::Invalid`](crate::error::Kind::Invalid), with how to write it.
-pub(crate) fn check_pattern(kv_mounts: &[String], pattern: &str) -> Result<(), Error> {
-    KvMounts::parse(kv_mounts)?.canonical_pattern(pattern).map(drop)
+pub(crate) fn check_pattern(spec: &VaultSpec, pattern: &str) -> Result<(), Error> {
+    KvMounts::parse(&spec.kv_mounts, &spec.kv1_mounts)?.canonical_pattern(pattern).map(drop)
 }
 
 #[async_trait]
@@ -140,47 +127,21 @@ impl Backend for VaultBackend {
     }
 
     fn audience(&self) -> Option<&Audience> {
-        match &self.auth {
-            Auth::Kubernetes { audience, .. } => Some(audience),
-            Auth::TokenFile { .. } => None,
-        }
+        self.auth.audience()
     }
 
     fn identity(&self, caller: &Caller<'_>, role: Option<&str>) -> Result<Identity, Error> {
-        let backend = self.name.clone();
-        match &self.auth {
-            // Every caller is the platform to the server.
-            Auth::TokenFile { .. } => Ok(Identity {
-                backend,
-                mount: String::new(),
-                role: String::new(),
-                audience: String::new(),
-                caller: None,
-            }),
-            Auth::Kubernetes { mount, role: default, audience } => Ok(Identity {
-                backend,
-                mount: mount.to_string(),
-                role: match role {
-                    Some(role) => RoleTemplate::parse(role)?.fill(caller.workload),
-                    None => default.fill(caller.workload),
-                },
-                audience: audience.to_string(),
-                caller: Some(Principal::service_account(caller)),
-            }),
-        }
+        self.auth.identity(self.name.clone(), caller, role)
     }
 
-    /// Secrets of KV version 2. Whatever else a path is, a read of it may make something.
+    /// Secrets of a KV mount. Whatever else a path is, a read of it may make something.
     fn shareable(&self, grant: &Grant) -> bool {
-        self.mounts.metadata(grant.path()).is_some()
+        self.mounts.place(grant.path()) != Place::Other
     }
 
     fn login(&self) -> Login {
-        let (performed, method) = match &self.auth {
-            Auth::Kubernetes { .. } => (true, "kubernetes"),
-            Auth::TokenFile { .. } => (false, "token-file"),
-        };
-        Login { performed, method, endpoint: Some(self.addresses.first().endpoint()), ..Login::default() }
+        let endpoint = Some(self.addresses.first().endpoint());
+        Login { performed: self.auth.performs(), method: self.auth.method(), endpoint, ..Login::default() }
     }
 
     fn patience(&self, one: Duration) -> Duration {
@@ -189,11 +150,11 @@ impl Backend for VaultBackend {
 
     async fn open(&self, caller: &Caller<'_>, identity: &Identity) -> Result<Box<dyn Session>, BackendError> {
         let config = self.trust.config().await?;
-        let proof = self.proof(caller, identity).await?;
+        let proof = self.auth.proof(self.credentials.as_ref(), caller).await?;
         let mut walk = Walk::begin(&self.addresses);
         loop {
             let connections = walk.server().connect(&config, self.proxy.as_ref())?;
-            match login::log_in(&connections, &proof, self.addresses.len() > 1).await {
+            match login::log_in(&connections, &self.auth, identity, &proof, self.addresses.len() > 1).await {
                 Ok(LoggedIn { token, mut login }) => {
                     login.endpoint = Some(walk.server().endpoint());
                     let (at, mounts) = (walk.stay(), Arc::clone(&self.mounts));
@@ -215,22 +176,6 @@ impl Backend for VaultBackend {
                 }
                 Err(error) => walk.go_on(error)?,
             }
-        }
-    }
-}
-
-impl VaultBackend {
-    /// What the caller logs in with.
-    async fn proof<'a>(&self, caller: &Caller<'a>, identity: &'a Identity) -> Result<Proof<'a>, BackendError> {
-        match &self.auth {
-            Auth::TokenFile { file } => login::token_file(self.credentials.as_ref(), file).await.map(Proof::Token),
-            Auth::Kubernetes { audience, .. } => match caller.token {
-                Some(token) => Ok(Proof::Kubernetes { mount: &identity.mount, role: &identity.role, token }),
-                None => {
-                    let message = format!("there is no token for audience {:?} to log in with", audience.as_str());
-                    Err(BackendError::new(BackendErrorKind::Unauthenticated, message))
-                }
-            },
         }
     }
 }

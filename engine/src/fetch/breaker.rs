@@ -108,7 +108,8 @@ impl Breaker {
 fn is_failure(error: &BackendError) -> bool {
     match error.kind {
         BackendErrorKind::Throttled | BackendErrorKind::TimedOut | BackendErrorKind::Unavailable => true,
-        BackendErrorKind::Denied
+        BackendErrorKind::Credential
+        | BackendErrorKind::Denied
         | BackendErrorKind::Malformed
         | BackendErrorKind::NotFound
         | BackendErrorKind::Unauthenticated => false,

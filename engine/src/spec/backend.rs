@@ -37,12 +37,17 @@ pub struct VaultSpec {
     pub addresses: Vec<String>,
     /// PEM certificates to trust instead of the system's.
     pub ca: Option<PemSource>,
+    /// What every connection shows of itself.
+    pub client_certificate: Option<ClientCertificate>,
     /// The server's own namespace (OpenBao, Vault Enterprise), sent as a header.
     pub namespace: Option<String>,
     /// How to log in.
     pub auth: VaultAuth,
-    /// Mounts of KV version 2: their paths are written without `data/`. Default `kv` and `secret`.
+    /// Mounts of KV version 2: their paths are written without `data/`. Default `kv` and `secret`, but for those that are
+    /// of version 1.
     pub kv_mounts: Vec<String>,
+    /// Mounts of KV version 1.
+    pub kv1_mounts: Vec<String>,
 }
 
 impl VaultSpec {
@@ -61,6 +66,15 @@ pub enum PemSource {
     Inline(String),
 }
 
+/// A client certificate, by the names of its credentials files.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ClientCertificate {
+    /// The certificate, then those that lead to its authority, in PEM.
+    pub file: String,
+    /// Its private key, in PEM without a passphrase.
+    pub key_file: String,
+}
+
 /// How to log in to a `vault` backend.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum VaultAuth {
@@ -73,11 +87,58 @@ pub enum VaultAuth {
         /// The audience of the pod's token.
         audience: String,
     },
+    /// The JWT method: the pod's own token, checked by its signature.
+    Jwt {
+        /// Where the method is mounted.
+        mount: String,
+        /// The role; `{namespace}` and `{serviceAccount}` stand for the pod's.
+        role: String,
+        /// The audience of the pod's token.
+        audience: String,
+        /// Whether no role of it tells the pods of one service account apart.
+        share_pods: bool,
+    },
+    /// The AppRole method: a role id and a secret id of the platform's own; every pod that is allowed shares them.
+    AppRole {
+        /// Where the method is mounted.
+        mount: String,
+        /// Name of the credentials file with the role id.
+        role_id_file: String,
+        /// Name of the credentials file with the secret id.
+        secret_id_file: String,
+    },
+    /// The TLS certificate method: the platform's own client certificate; every pod that is allowed shares it.
+    Cert {
+        /// Where the method is mounted.
+        mount: String,
+        /// The role; where absent, the server takes the first that fits the certificate.
+        role: Option<String>,
+    },
     /// A token of the platform's own in a credentials file; every pod that is allowed shares it.
     TokenFile {
         /// Name of the credentials file.
         file: String,
     },
+}
+
+impl VaultAuth {
+    /// Whether each pod logs in with its own token; otherwise all are one to the server.
+    pub fn is_the_pods(&self) -> bool {
+        match self {
+            Self::Kubernetes { .. } | Self::Jwt { .. } => true,
+            Self::AppRole { .. } | Self::Cert { .. } | Self::TokenFile { .. } => false,
+        }
+    }
+}
+
+impl Provider {
+    /// Whether each pod logs in as itself; otherwise nothing but the allow list tells them apart.
+    pub fn knows_pods(&self) -> bool {
+        match self {
+            Self::Sealed(_) => false,
+            Self::Vault(vault) => vault.auth.is_the_pods(),
+        }
+    }
 }
 
 /// Settings of a `sealed` backend.

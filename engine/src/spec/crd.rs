@@ -37,8 +37,12 @@ const RESOURCES: [Resource; 2] = [
         spec: &BACKEND,
         columns: &[
             ("Address", "OpenBao or HashiCorp Vault", ".spec.vault['address', 'addresses']"),
-            ("Role", "The role that pods log in with", ".spec.vault.auth.kubernetes.role"),
-            ("Audience", "The audience of pods' tokens; `vault` where empty", ".spec.vault.auth.kubernetes.audience"),
+            ("Role", "The role that pods log in with", ".spec.vault.auth['kubernetes', 'jwt'].role"),
+            (
+                "Audience",
+                "The audience of pods' tokens; `vault` where empty",
+                ".spec.vault.auth['kubernetes', 'jwt'].audience",
+            ),
             ("Sealed", "The folder of sealed secrets", ".spec.sealed.directory"),
         ],
     },

@@ -74,6 +74,8 @@ pub enum Form {
     SecretPath,
     /// A pattern over secrets.
     SecretPattern,
+    /// A namespace of a server.
+    ServerNamespace,
     /// A size in bytes within bounds.
     Size {
         /// The smallest.
@@ -112,7 +114,7 @@ impl Form {
             Self::Number { .. } => "number",
             Self::Percentage { .. } => "percentage",
             Self::Role => "template",
-            Self::SecretPath => "path",
+            Self::SecretPath | Self::ServerNamespace => "path",
             Self::Size { .. } => "size",
             Self::Text { .. } => "text",
         })
@@ -128,7 +130,7 @@ impl Form {
             Self::FileName | Self::FilePath => 255,
             Self::Folder => 1024,
             Self::Role => RoleTemplate::LONGEST,
-            Self::SecretPath => SecretPath::LONGEST,
+            Self::SecretPath | Self::ServerNamespace => SecretPath::LONGEST,
             Self::SecretPattern => 256,
             Self::Text { longest } => *longest,
             _ => 32,

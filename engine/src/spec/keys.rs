@@ -110,7 +110,7 @@ pub static BACKEND: Table = Table {
         key("limits", Form::Map(&LIMITS), "see below", "Bounds on what is asked of the backend."),
     ],
     later: &["aws", "azure", "cache", "gcp", "provider"],
-    rules: &[&rules::ONE_PROVIDER, &rules::ROLE_WITHOUT_LOGIN],
+    rules: &[&rules::ONE_PROVIDER, &rules::ROLE_WITHOUT_LOGIN, &rules::EVERYTHING_FOR_ALL],
 };
 
 /// `spec.vault`.
@@ -140,15 +140,50 @@ pub static VAULT: Table = Table {
         ),
         key("caFile", Form::FileName, "the system's", "The same from a credentials file."),
         key(
+            "clientCertFile",
+            Form::FileName,
+            "none",
+            "The credentials file with the client certificate that every connection shows (mTLS), in PEM, with those that lead \
+             to its authority after it. Read again at each login.",
+        ),
+        key(
+            "clientKeyFile",
+            Form::FileName,
+            "none",
+            "The credentials file with its private key, in PEM without a passphrase.",
+        ),
+        key(
             "kvMounts",
             Form::List { of: &Form::SecretPath, most: 64, empty: None },
-            "`[kv, secret]`",
+            "`[kv, secret]`, but for those of `kv1Mounts`",
             "Mounts of KV version 2: secrets below them are written without `data/`.",
         ),
-        key("namespace", Form::SecretPath, "none", "The server's own namespace, not Kubernetes'."),
+        key(
+            "kv1Mounts",
+            Form::List { of: &Form::SecretPath, most: 64, empty: None },
+            "none",
+            "Mounts of KV version 1, which keeps no versions. They are declared because an application may not ask the server \
+             what a mount is.",
+        ),
+        key(
+            "namespace",
+            Form::ServerNamespace,
+            "none",
+            "The server's own namespace, not Kubernetes': logins, reads and mounts are all in it.",
+        ),
     ],
     later: &[],
-    rules: &[&rules::ONE_CA, &rules::ONE_WAY_TO_ADDRESS, &rules::NO_ADDRESS, &rules::SAME_ADDRESS, &rules::ALL_TLS],
+    rules: &[
+        &rules::ONE_CA,
+        &rules::ONE_WAY_TO_ADDRESS,
+        &rules::NO_ADDRESS,
+        &rules::SAME_ADDRESS,
+        &rules::ALL_TLS,
+        &rules::ONE_KV_VERSION,
+        &rules::CERTIFICATE_AND_KEY,
+        &rules::LOGIN_WITHOUT_CERTIFICATE,
+        &rules::CERTIFICATE_WITHOUT_TLS,
+    ],
 };
 
 /// `spec.vault.auth`.
@@ -156,7 +191,30 @@ pub static VAULT_AUTH: Table = Table {
     path: "spec.vault.auth",
     about: "How to log in: exactly one.",
     keys: &[
-        key("kubernetes", Form::Map(&VAULT_KUBERNETES), "none", "With the pod's own service-account token."),
+        key(
+            "kubernetes",
+            Form::Map(&VAULT_KUBERNETES),
+            "none",
+            "With the pod's own token, about which the server asks Kubernetes.",
+        ),
+        key(
+            "jwt",
+            Form::Map(&VAULT_JWT),
+            "none",
+            "With the pod's own token, of which the server checks the signature.",
+        ),
+        key(
+            "appRole",
+            Form::Map(&VAULT_APP_ROLE),
+            "none",
+            "With a role id and a secret id of the platform's, for every pod that is allowed.",
+        ),
+        key(
+            "cert",
+            Form::Map(&VAULT_CERT),
+            "none",
+            "With the client certificate of `clientCertFile`, for every pod that is allowed.",
+        ),
         key(
             "tokenFile",
             Form::FileName,
@@ -164,7 +222,7 @@ pub static VAULT_AUTH: Table = Table {
             "With a token from a credentials file, the same for every pod that is allowed.",
         ),
     ],
-    later: &["appRole", "cert", "jwt"],
+    later: &[],
     rules: &[&rules::ONE_LOGIN],
 };
 
@@ -172,20 +230,69 @@ pub static VAULT_AUTH: Table = Table {
 pub static VAULT_KUBERNETES: Table = Table {
     path: "spec.vault.auth.kubernetes",
     about: "The server's kubernetes method.",
+    keys: &[key("mount", Form::SecretPath, "`kubernetes`", "Where the method is mounted."), POD_ROLE, POD_AUDIENCE],
+    later: &[],
+    rules: &[],
+};
+
+/// `spec.vault.auth.jwt`.
+pub static VAULT_JWT: Table = Table {
+    path: "spec.vault.auth.jwt",
+    about: "The server's jwt method: it needs the cluster's keys, and no way to the cluster.",
     keys: &[
-        key("mount", Form::SecretPath, "`kubernetes`", "Where the method is mounted."),
+        key("mount", Form::SecretPath, "`jwt`", "Where the method is mounted."),
+        POD_ROLE,
+        POD_AUDIENCE,
         key(
-            "role",
-            Form::Role,
+            "sharePods",
+            Form::Boolean,
+            "`false`",
+            "Whether the pods of one service account share logins and answers, as they do with `kubernetes`. Only where no role \
+             of the method looks at claims of the pod.",
+        ),
+    ],
+    later: &[],
+    rules: &[],
+};
+
+const POD_ROLE: Key = key(
+    "role",
+    Form::Role,
+    "required",
+    "The role to ask for; `{namespace}` and `{serviceAccount}` stand for the pod's.",
+);
+const POD_AUDIENCE: Key = key(
+    "audience",
+    Form::Text { longest: 512 },
+    "`vault`",
+    "The audience of the pod's token; also in `tokenRequests` of the CSIDriver object (Helm value `audiences`).",
+);
+
+/// `spec.vault.auth.appRole`.
+pub static VAULT_APP_ROLE: Table = Table {
+    path: "spec.vault.auth.appRole",
+    about: "The server's approle method. To the server every pod is the platform: `allow` alone tells them apart.",
+    keys: &[
+        key("mount", Form::SecretPath, "`approle`", "Where the method is mounted."),
+        key("roleIdFile", Form::FileName, "required", "The credentials file that holds the role id."),
+        key(
+            "secretIdFile",
+            Form::FileName,
             "required",
-            "The role to ask for; `{namespace}` and `{serviceAccount}` stand for the pod's.",
+            "The credentials file that holds the secret id. Read again at each login, so it is rotated by writing a new one.",
         ),
-        key(
-            "audience",
-            Form::Text { longest: 512 },
-            "`vault`",
-            "The audience of the pod's token; also in `tokenRequests` of the CSIDriver object (Helm value `audiences`).",
-        ),
+    ],
+    later: &[],
+    rules: &[],
+};
+
+/// `spec.vault.auth.cert`.
+pub static VAULT_CERT: Table = Table {
+    path: "spec.vault.auth.cert",
+    about: "The server's cert method, with the certificate of `clientCertFile`. To the server every pod is the platform: `allow` alone tells them apart.",
+    keys: &[
+        key("mount", Form::SecretPath, "`cert`", "Where the method is mounted."),
+        key("role", Form::SecretPath, "the first that fits the certificate", "The certificate's role to log in as."),
     ],
     later: &[],
     rules: &[],
@@ -231,7 +338,12 @@ pub static ALLOW: Table = Table {
             "required",
             "Up to 16 secrets: `*` stays within a segment, `/*` at the end means any depth below, `*` alone everything but `sys/`, `auth/` and `identity/`.",
         ),
-        key("role", Form::Role, "the backend's", "The role to log in with instead, for `auth.kubernetes`."),
+        key(
+            "role",
+            Form::Role,
+            "the backend's",
+            "The role to log in with instead, for `auth.kubernetes` and `auth.jwt`.",
+        ),
     ],
     later: &[],
     rules: &[],
@@ -275,7 +387,7 @@ pub static LIMITS: Table = Table {
             "`5s`",
             "How long an answer serves other new volumes of the same service account, counted from the question; 0s to 60s. \
              A new pod's first files may be so old, and a right that is taken away at the server may be served so long from \
-             nodes that just used it. Only secrets without an end of their own (KV version 2, sealed); refreshes always ask.",
+             nodes that just used it. Only secrets without an end of their own (KV, sealed); refreshes always ask.",
         ),
     ],
     later: &[],
@@ -375,13 +487,16 @@ pub static FROM: Table = Table {
 };
 
 /// Every table, in the order of the reference page.
-pub static TABLES: [&Table; 13] = [
+pub static TABLES: [&Table; 16] = [
     &DOCUMENT,
     &METADATA,
     &BACKEND,
     &VAULT,
     &VAULT_AUTH,
     &VAULT_KUBERNETES,
+    &VAULT_JWT,
+    &VAULT_APP_ROLE,
+    &VAULT_CERT,
     &SEALED,
     &ALLOW,
     &LIMITS,

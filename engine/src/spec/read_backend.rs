@@ -9,7 +9,9 @@ use rustls::pki_types::pem::PemObject;
 use crate::backend::vault;
 use crate::error::Error;
 use crate::names::BackendName;
-use crate::spec::backend::{AllowSpec, BackendSpec, Limits, PemSource, Provider, SealedSpec, VaultAuth, VaultSpec};
+use crate::spec::backend::{
+    AllowSpec, BackendSpec, ClientCertificate, Limits, PemSource, Provider, SealedSpec, VaultAuth, VaultSpec,
+};
 use crate::spec::keys;
 use crate::spec::rules;
 use crate::spec::section::{Field, Section};
@@ -23,13 +25,15 @@ pub(super) fn read(field: &Field<'_>, name: BackendName) -> Result<BackendSpec, 
             (None, Some(sealed)) => Provider::Sealed(sealed.map(sealed_spec)?),
             _ => return Err(spec.breaks(&rules::ONE_PROVIDER)),
         };
-        let takes_role = matches!(&provider, Provider::Vault(VaultSpec { auth: VaultAuth::Kubernetes { .. }, .. }));
         let entries = spec.require("allow")?.items()?;
-        let kv_mounts = match &provider {
-            Provider::Vault(vault) => vault.kv_mounts.as_slice(),
-            Provider::Sealed(_) => &[],
+        let allow = |entry: &Field<'_>| {
+            let allow = entry.map(|entry| allow(entry, &provider))?;
+            let all = |patterns: &[String]| patterns.iter().any(|pattern| pattern == "*");
+            if !provider.knows_pods() && all(&allow.namespaces) && all(&allow.secrets) {
+                return Err(entry.wrong(rules::EVERYTHING_FOR_ALL.words));
+            }
+            Ok(allow)
         };
-        let allow = |entry: &Field<'_>| entry.map(|entry| allow(entry, takes_role, kv_mounts));
         let allow = entries.iter().map(allow).collect::<Result<_, _>>()?;
         Ok(BackendSpec {
             name,
@@ -47,30 +51,78 @@ fn vault_spec(vault: &Section<'_>) -> Result<VaultSpec, Error> {
         (None, Some(file)) => Some(PemSource::File(values::file_name(file)?)),
         (None, None) => None,
     };
-    let kv_mounts = match vault.get("kvMounts") {
-        Some(mounts) => mounts.items()?.iter().map(values::mount).collect::<Result<_, _>>()?,
-        None => VaultSpec::DEFAULT_KV_MOUNTS.map(str::to_owned).to_vec(),
-    };
-    Ok(VaultSpec {
+    let (kv_mounts, kv1_mounts) = kv_mounts(vault)?;
+    let spec = VaultSpec {
         addresses: addresses(vault)?,
         ca,
-        namespace: vault.get("namespace").map(values::mount).transpose()?,
+        client_certificate: client_certificate(vault)?,
+        namespace: vault.get("namespace").map(values::server_namespace).transpose()?,
         auth: vault.require("auth")?.map(auth)?,
         kv_mounts,
-    })
+        kv1_mounts,
+    };
+    match &spec.client_certificate {
+        None if matches!(spec.auth, VaultAuth::Cert { .. }) => Err(vault.breaks(&rules::LOGIN_WITHOUT_CERTIFICATE)),
+        Some(_) if !spec.addresses.iter().all(is_tls) => Err(vault.breaks(&rules::CERTIFICATE_WITHOUT_TLS)),
+        _ => Ok(spec),
+    }
+}
+
+/// The KV mounts of version 2 and of version 1.
+fn kv_mounts(vault: &Section<'_>) -> Result<(Vec<String>, Vec<String>), Error> {
+    let mounts = |field: &Field<'_>| field.items()?.iter().map(values::mount).collect::<Result<Vec<_>, _>>();
+    let version_1 = vault.get("kv1Mounts").map(mounts).transpose()?.unwrap_or_default();
+    let version_2 = match vault.get("kvMounts").map(mounts).transpose()? {
+        Some(written) if written.iter().any(|mount| version_1.contains(mount)) => {
+            return Err(vault.breaks(&rules::ONE_KV_VERSION));
+        }
+        Some(written) => written,
+        None => VaultSpec::DEFAULT_KV_MOUNTS.map(str::to_owned).into(),
+    };
+    Ok((version_2.into_iter().filter(|mount| !version_1.contains(mount)).collect(), version_1))
+}
+
+fn client_certificate(vault: &Section<'_>) -> Result<Option<ClientCertificate>, Error> {
+    match (vault.get("clientCertFile"), vault.get("clientKeyFile")) {
+        (Some(file), Some(key)) => {
+            Ok(Some(ClientCertificate { file: values::file_name(file)?, key_file: values::file_name(key)? }))
+        }
+        (None, None) => Ok(None),
+        _ => Err(vault.breaks(&rules::CERTIFICATE_AND_KEY)),
+    }
 }
 
 fn auth(auth: &Section<'_>) -> Result<VaultAuth, Error> {
-    match (auth.get("kubernetes"), auth.get("tokenFile")) {
-        (Some(kubernetes), None) => kubernetes.map(|it| {
-            Ok(VaultAuth::Kubernetes {
-                mount: it.get("mount").map_or_else(|| Ok("kubernetes".to_owned()), values::mount)?,
-                role: values::role(it.require("role")?)?,
-                audience: it.get("audience").map_or(Ok("vault"), Field::text)?.to_owned(),
+    let ways = ["kubernetes", "jwt", "appRole", "cert", "tokenFile"].map(|way| auth.get(way));
+    let [Some(way)] = ways.into_iter().filter(Option::is_some).collect::<Vec<_>>()[..] else {
+        return Err(auth.breaks(&rules::ONE_LOGIN));
+    };
+    let mount = |it: &Section<'_>, default: &str| it.get("mount").map_or_else(|| Ok(default.to_owned()), values::mount);
+    let role = |it: &Section<'_>| values::role(it.require("role")?);
+    let audience = |it: &Section<'_>| it.get("audience").map_or(Ok("vault"), Field::text).map(str::to_owned);
+    match way.name() {
+        "kubernetes" => way.map(|it| {
+            Ok(VaultAuth::Kubernetes { mount: mount(it, "kubernetes")?, role: role(it)?, audience: audience(it)? })
+        }),
+        "jwt" => way.map(|it| {
+            Ok(VaultAuth::Jwt {
+                mount: mount(it, "jwt")?,
+                role: role(it)?,
+                audience: audience(it)?,
+                share_pods: it.get("sharePods").map_or(Ok(false), Field::boolean)?,
             })
         }),
-        (None, Some(file)) => Ok(VaultAuth::TokenFile { file: values::file_name(file)? }),
-        _ => Err(auth.breaks(&rules::ONE_LOGIN)),
+        "appRole" => way.map(|it| {
+            Ok(VaultAuth::AppRole {
+                mount: mount(it, "approle")?,
+                role_id_file: values::file_name(it.require("roleIdFile")?)?,
+                secret_id_file: values::file_name(it.require("secretIdFile")?)?,
+            })
+        }),
+        "cert" => way.map(|it| {
+            Ok(VaultAuth::Cert { mount: mount(it, "cert")?, role: it.get("role").map(values::mount).transpose()? })
+        }),
+        _ => Ok(VaultAuth::TokenFile { file: values::file_name(way)? }),
     }
 }
 
@@ -90,11 +142,14 @@ fn addresses(vault: &Section<'_>) -> Result<Vec<String>, Error> {
         }
         addresses.push(address);
     }
-    let tls = |address: &String| address.starts_with("https:");
-    if addresses.iter().any(tls) && !addresses.iter().all(tls) {
+    if addresses.iter().any(is_tls) && !addresses.iter().all(is_tls) {
         return Err(list.wrong(rules::ALL_TLS.words));
     }
     Ok(addresses)
+}
+
+fn is_tls(address: &String) -> bool {
+    address.starts_with("https:")
 }
 
 /// `scheme://host[:port]`. A rejected address is not quoted: it may hold a password.
@@ -138,18 +193,20 @@ fn sealed_spec(sealed: &Section<'_>) -> Result<SealedSpec, Error> {
     Ok(SealedSpec { directory: path.to_owned(), identity_file: values::file_name(sealed.require("identityFile")?)? })
 }
 
-fn allow(entry: &Section<'_>, takes_role: bool, kv_mounts: &[String]) -> Result<AllowSpec, Error> {
+fn allow(entry: &Section<'_>, provider: &Provider) -> Result<AllowSpec, Error> {
     let list = |name, one: &dyn Fn(&Field<'_>) -> Result<String, Error>| {
         let items = entry.require(name)?.items()?;
         items.iter().map(one).collect::<Result<Vec<_>, _>>()
     };
     let secret = |field: &Field<'_>| {
         let pattern = values::secret_pattern(field)?;
-        vault::check_pattern(kv_mounts, &pattern).map_err(|error| field.explain(&error))?;
+        if let Provider::Vault(vault) = provider {
+            vault::check_pattern(vault, &pattern).map_err(|error| field.explain(&error))?;
+        }
         Ok(pattern)
     };
     let role = match entry.get("role") {
-        Some(role) if !takes_role => {
+        Some(role) if !provider.knows_pods() => {
             return Err(role.wrong(rules::ROLE_WITHOUT_LOGIN.words));
         }
         role => role.map(values::role).transpose()?,

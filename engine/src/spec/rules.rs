@@ -17,8 +17,13 @@ pub(super) static ONE_PROVIDER: Rule = Rule {
     cel: "has(self.vault) != has(self.sealed)",
 };
 pub(super) static ROLE_WITHOUT_LOGIN: Rule = Rule {
-    words: "only a backend with `auth.kubernetes` logs in with a role",
-    cel: "has(self.vault) && has(self.vault.auth.kubernetes) || self.allow.all(entry, !has(entry.role))",
+    words: "only a backend with `auth.kubernetes` or `auth.jwt` logs in with a role",
+    cel: "has(self.vault) && (has(self.vault.auth.kubernetes) || has(self.vault.auth.jwt)) || self.allow.all(entry, !has(entry.role))",
+};
+/// Who can make a pod anywhere could read whatever the platform's credential can.
+pub(super) static EVERYTHING_FOR_ALL: Rule = Rule {
+    words: "where no pod logs in as itself, an entry for all namespaces has to name its secrets: nothing else tells pods apart",
+    cel: "has(self.vault) && (has(self.vault.auth.kubernetes) || has(self.vault.auth.jwt)) || self.allow.all(entry, !('*' in entry.namespaces && '*' in entry.secrets))",
 };
 pub(super) static ONE_CA: Rule =
     Rule { words: "`caBundle` and `caFile` exclude each other", cel: "!(has(self.caBundle) && has(self.caFile))" };
@@ -35,8 +40,24 @@ pub(super) static ALL_TLS: Rule = Rule {
     cel: "!has(self.addresses) || self.addresses.all(it, it.lowerAscii().startsWith('https:')) || self.addresses.all(it, it.lowerAscii().startsWith('http:'))",
 };
 pub(super) static ONE_LOGIN: Rule = Rule {
-    words: "exactly one of `kubernetes` and `tokenFile` says how to log in",
-    cel: "has(self.kubernetes) != has(self.tokenFile)",
+    words: "exactly one of `kubernetes`, `jwt`, `appRole`, `cert` and `tokenFile` says how to log in",
+    cel: "[has(self.kubernetes), has(self.jwt), has(self.appRole), has(self.cert), has(self.tokenFile)].exists_one(it, it)",
+};
+pub(super) static CERTIFICATE_AND_KEY: Rule = Rule {
+    words: "`clientCertFile` and `clientKeyFile` belong together",
+    cel: "has(self.clientCertFile) == has(self.clientKeyFile)",
+};
+pub(super) static LOGIN_WITHOUT_CERTIFICATE: Rule = Rule {
+    words: "`auth.cert` logs in with the certificate of `clientCertFile`: set it",
+    cel: "!has(self.auth.cert) || has(self.clientCertFile)",
+};
+pub(super) static CERTIFICATE_WITHOUT_TLS: Rule = Rule {
+    words: "`clientCertFile` has no meaning for an http:// address: use https://",
+    cel: "!has(self.clientCertFile) || (!has(self.address) || !self.address.lowerAscii().startsWith('http:')) && (!has(self.addresses) || !self.addresses.exists(it, it.lowerAscii().startsWith('http:')))",
+};
+pub(super) static ONE_KV_VERSION: Rule = Rule {
+    words: "a mount of `kv1Mounts` is not one of `kvMounts` too: a KV mount has one version",
+    cel: "!has(self.kv1Mounts) || !has(self.kvMounts) || self.kv1Mounts.all(it, !(it in self.kvMounts))",
 };
 pub(super) static KEY_OR_KEYS: Rule = Rule {
     words: "`allKeys` and `from.key` exclude each other",

@@ -26,6 +26,7 @@ pub(super) const PRIVATE_KEY: &str =
     "holds a private key: a class is no place for one, and this one is no longer secret";
 pub(super) const SECRET_PATTERN: &str =
     "expected a path as a class names a secret, such as kv/payments/*, with '*' for parts of it";
+pub(super) const SERVER_NAMESPACE: &str = "holds a name that a server keeps for itself (root, sys, auth, identity, audit, cubbyhole): for the root namespace leave it out";
 pub(super) const SIZE: &str = "expected a size from 16Ki to 1Gi, such as 64Ki, 1Mi or a number of bytes";
 
 /// What is said of a duration out of bounds, which are in milliseconds.
@@ -135,9 +136,16 @@ pub(super) fn file_name(field: &Field<'_>) -> Result<String, Error> {
     Ok(text.to_owned())
 }
 
-/// A mount or namespace of a server: a path of its own, without slashes at its ends.
+/// A mount of a server: a path of its own, without slashes at its ends.
 pub(super) fn mount(field: &Field<'_>) -> Result<String, Error> {
     field.parse(SecretPath::parse).map(|path| path.to_string())
+}
+
+/// A namespace of a server: written as a path, without the names that no namespace has.
+pub(super) fn server_namespace(field: &Field<'_>) -> Result<String, Error> {
+    let path = mount(field)?;
+    let kept = |name: &str| matches!(name, "audit" | "auth" | "cubbyhole" | "identity" | "root" | "sys");
+    if path.split('/').any(kept) { Err(field.wrong(SERVER_NAMESPACE)) } else { Ok(path) }
 }
 
 /// A pattern over names of namespaces or service accounts.

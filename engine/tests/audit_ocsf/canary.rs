@@ -18,7 +18,8 @@ use crate::samples;
 
 const CANARY: &str = "canary-5b1f0e";
 
-const BACKEND_ERRORS: [BackendErrorKind; 7] = [
+const BACKEND_ERRORS: [BackendErrorKind; 8] = [
+    BackendErrorKind::Credential,
     BackendErrorKind::Denied,
     BackendErrorKind::Malformed,
     BackendErrorKind::NotFound,

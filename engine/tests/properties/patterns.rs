@@ -34,9 +34,11 @@ fn vault() -> VaultBackend {
     let spec = VaultSpec {
         addresses: vec!["http://vault.example".into()],
         ca: None,
+        client_certificate: None,
         namespace: None,
         auth: VaultAuth::TokenFile { file: "token".into() },
         kv_mounts: ["a", "b/a", "c/b/a"].map(str::to_owned).into(),
+        kv1_mounts: ["b", "c/a"].map(str::to_owned).into(),
     };
     let name = BackendName::parse("store").unwrap();
     VaultBackend::new(&spec, name, Limits::default(), Arc::new(NoFiles), Arc::default()).unwrap()

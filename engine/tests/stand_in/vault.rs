@@ -30,7 +30,7 @@ use evanesce_engine::error::Error;
 use evanesce_engine::names::BackendName;
 use evanesce_engine::policy::Grant;
 use evanesce_engine::secret::SecretBytes;
-use evanesce_engine::spec::backend::{Limits, PemSource, VaultAuth, VaultSpec};
+use evanesce_engine::spec::backend::{ClientCertificate, Limits, PemSource, VaultAuth, VaultSpec};
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -58,6 +58,10 @@ pub(crate) struct Settings {
     pub(crate) role: &'static str,
     pub(crate) audience: &'static str,
     pub(crate) token_file: bool,
+    /// Another way to log in than the kubernetes method or the token's file.
+    pub(crate) auth: Option<VaultAuth>,
+    /// The credentials files `client.pem` and `client.key` are shown to the server.
+    pub(crate) client_certificate: bool,
     pub(crate) timeout: Duration,
     pub(crate) host: &'static str,
     pub(crate) namespace: Option<String>,
@@ -73,6 +77,8 @@ impl Default for Settings {
             role: "app",
             audience: "vault",
             token_file: false,
+            auth: None,
+            client_certificate: false,
             timeout: Duration::from_secs(10),
             host: "localhost",
             namespace: None,
@@ -190,7 +196,9 @@ impl StandIn {
     }
 
     pub(crate) fn spec(&self, settings: &Settings) -> VaultSpec {
-        let auth = if settings.token_file {
+        let auth = if let Some(auth) = &settings.auth {
+            auth.clone()
+        } else if settings.token_file {
             VaultAuth::TokenFile { file: "token".into() }
         } else {
             VaultAuth::Kubernetes {
@@ -202,9 +210,13 @@ impl StandIn {
         VaultSpec {
             addresses: vec![format!("https://{}:{}", settings.host, self.port())],
             ca: Some(settings.ca.clone().unwrap_or_else(|| PemSource::Inline(self.ca.clone()))),
+            client_certificate: settings
+                .client_certificate
+                .then(|| ClientCertificate { file: "client.pem".into(), key_file: "client.key".into() }),
             namespace: settings.namespace.clone(),
             auth,
             kv_mounts: vec!["kv".into()],
+            kv1_mounts: vec!["kv1".into()],
         }
     }
 

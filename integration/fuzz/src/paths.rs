@@ -23,7 +23,7 @@ use evanesce_engine::workload::Workload;
 
 use super::sober;
 
-/// Three lines: KV mounts with commas between them, a pattern, a path.
+/// Three lines: KV mounts with commas between them, those of version 1 after a semicolon; a pattern; a path.
 pub fn check(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else { return };
     let mut lines = text.split('\n');
@@ -33,13 +33,17 @@ pub fn check(data: &[u8]) {
     let name = BackendName::parse("store").expect("a name");
     let sealed = SealedSpec { directory: "/secrets".into(), identity_file: "identity".into() };
     reach(&SealedBackend::new(&sealed, name.clone(), Arc::new(NoFiles)), pattern, path, |_| None);
+    let (version_2, version_1) = mounts.split_once(';').unwrap_or((mounts, ""));
+    let list = |mounts: &str| mounts.split(',').filter(|mount| !mount.is_empty()).map(str::to_owned).collect();
     let spec = VaultSpec {
         // Without TLS no certificates are looked for.
         addresses: vec!["http://vault.example".into()],
         ca: None,
+        client_certificate: None,
         namespace: None,
         auth: VaultAuth::TokenFile { file: "token".into() },
-        kv_mounts: mounts.split(',').map(str::to_owned).collect(),
+        kv_mounts: list(version_2),
+        kv1_mounts: list(version_1),
     };
     match VaultBackend::new(&spec, name, Limits::default(), Arc::new(NoFiles), Arc::default()) {
         Ok(vault) => reach(&vault, pattern, path, testing::sent),

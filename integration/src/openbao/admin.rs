@@ -189,6 +189,14 @@ impl Admin {
         self.call(Method::POST, path, Some(body)).await
     }
 
+    /// Deletes any path.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn remove(&self, path: &str) -> Result<()> {
+        self.call(Method::DELETE, path, None).await.map(drop)
+    }
+
     async fn call(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value> {
         let mut request = self
             .http

@@ -7,7 +7,10 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, anyhow};
-use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as BASE64};
+use base64::{
+    Engine,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD as BASE64},
+};
 use ring::{
     rand::SystemRandom,
     signature::{ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, UnparsedPublicKey},
@@ -114,6 +117,18 @@ impl ServiceAccountTokens {
         let key = EcdsaKeyPair::from_pkcs8(algorithm, document.as_ref(), &random)
             .map_err(|_| anyhow!("the key for tokens is broken"))?;
         Ok(Self { key, random })
+    }
+
+    /// The key that verifies its tokens, in PEM: what the cluster publishes.
+    #[must_use]
+    pub fn public_key_pem(&self) -> String {
+        // SubjectPublicKeyInfo of an uncompressed point on P-256 (RFC 5480).
+        const P256: [u8; 26] = [
+            0x30, 0x59, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86, 0x48,
+            0xce, 0x3d, 0x03, 0x01, 0x07, 0x03, 0x42, 0x00,
+        ];
+        let key = [&P256, self.key.public_key().as_ref()].concat();
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", BASE64_STANDARD.encode(key))
     }
 
     /// Makes a token.

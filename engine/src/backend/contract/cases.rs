@@ -51,7 +51,8 @@ pub async fn a_secret_reads_back_as_it_was_written(fixture: &dyn Fixture) {
 pub async fn a_login_says_where_it_was_made(fixture: &dyn Fixture) {
     let session = session(fixture).await;
     let login = session.login();
-    assert_eq!(login.performed, fixture.backend().audience().is_some());
+    // Who takes a pod's token logs it in; the platform's own credential may need a login or be one.
+    assert!(login.performed || fixture.backend().audience().is_none());
     let before = fixture.backend().login();
     assert_eq!(before.performed, login.performed);
     if login.performed {

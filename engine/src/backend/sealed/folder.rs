@@ -6,7 +6,7 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
 use rustix::io::Errno;
@@ -26,6 +26,11 @@ pub(super) struct Folder(PathBuf);
 impl Folder {
     pub(super) fn new(path: &str) -> Self {
         Self(path.into())
+    }
+
+    /// Where it is.
+    pub(super) fn path(&self) -> &Path {
+        &self.0
     }
 
     /// How to call the file in an operator's message.

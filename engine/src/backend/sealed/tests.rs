@@ -277,3 +277,32 @@ async fn a_probe_looks_for_the_folder() {
     fs::remove_dir(fixture.folder.path().join("secrets")).unwrap();
     assert_eq!(fixture.backend.probe().await.err().unwrap().kind, BackendErrorKind::Unavailable);
 }
+
+#[test]
+fn a_change_anywhere_in_the_folder_is_noticed_until_nobody_watches() {
+    let fixture = Fixture::new();
+    let (tell, told) = std::sync::mpsc::channel();
+    let watch = fixture.backend.watch(Box::new(move || { let _ = tell.send(()); })).unwrap();
+    // The watch begins on a thread of its own: the first change may come too early for it.
+    let noticed = |path: &str| {
+        let begun = std::time::Instant::now();
+        loop {
+            fixture.put(path, "anything");
+            if told.recv_timeout(Duration::from_secs(1)).is_ok() {
+                return;
+            }
+            assert!(begun.elapsed() < Duration::from_secs(30), "{path} changed unnoticed");
+        }
+    };
+    for path in ["secrets/a.yaml.age", "secrets/new/folder/b.yaml.age", "secrets/new/folder/b.yaml.age"] {
+        noticed(path);
+    }
+    drop(watch);
+    // The thread drops what it tells with when it ends.
+    let end = loop {
+        if let Err(end) = told.recv_timeout(Duration::from_secs(30)) {
+            break end;
+        }
+    };
+    assert_eq!(end, std::sync::mpsc::RecvTimeoutError::Disconnected);
+}

@@ -147,7 +147,8 @@ impl At {
 fn is_elsewhere_better(kind: BackendErrorKind) -> bool {
     match kind {
         BackendErrorKind::TimedOut | BackendErrorKind::Unavailable => true,
-        BackendErrorKind::Denied
+        BackendErrorKind::Credential
+        | BackendErrorKind::Denied
         | BackendErrorKind::Malformed
         | BackendErrorKind::NotFound
         // Whoever asks for fewer requests means all of them, wherever they are sent.

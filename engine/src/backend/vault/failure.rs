@@ -11,54 +11,93 @@ use std::io;
 
 use rustls::CertificateError;
 
+use super::auth::Auth;
 use super::transport::Answer;
 use crate::backend::{BackendError, BackendErrorKind};
 
 /// What was tried.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Doing {
+pub(super) enum Doing<'a> {
     /// A login.
-    Login,
-    /// A read, with or without arguments.
-    Read {
-        /// Whether there were arguments.
-        args: bool,
-    },
+    Login(&'a Auth),
+    /// A read.
+    Read(What),
     /// A look at its health.
     Probe,
 }
 
+/// What was read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// Below a mount that is declared to be KV version 1.
+    Kv1,
+    /// Below a mount that is declared to be KV version 2.
+    Kv2,
+    /// Any other path.
+    Path,
+    /// The same, with arguments.
+    PathWithArgs,
+}
+
+impl What {
+    /// What to try where the mount is of another version than its class says: the server then has nothing at the path, and
+    /// no policy names it.
+    fn other_version(self) -> &'static str {
+        match self {
+            Self::Kv1 | Self::Path => "; if its mount is KV version 2, name the mount in spec.vault.kvMounts",
+            Self::Kv2 => "; if its mount is KV version 1, name the mount in spec.vault.kv1Mounts",
+            Self::PathWithArgs => "",
+        }
+    }
+}
+
 /// An answer that is not the one hoped for.
-pub(super) fn refusal(doing: Doing, server: &str, path: &str, answer: &Answer) -> BackendError {
+pub(super) fn refusal(doing: Doing<'_>, server: &str, path: &str, answer: &Answer) -> BackendError {
     use BackendErrorKind as Kind;
     let (kind, cure) = match (answer.status, doing) {
         (300..=399, _) => (
             Kind::Unavailable,
             match &answer.location {
-                Some(host) => format!("it redirects to {host}, which is not followed: set spec.vault.address to the server that answers itself"),
-                None => "it redirects, which is not followed: set spec.vault.address to the server that answers itself".to_owned(),
+                Some(host) => format!(
+                    "it redirects to {host}, which is not followed: set spec.vault.address to the server that answers itself"
+                ),
+                None => "it redirects, which is not followed: set spec.vault.address to the server that answers itself"
+                    .to_owned(),
             },
         ),
         (501, Doing::Probe) => (Kind::Unavailable, "it is not initialised".to_owned()),
         (503, _) => (Kind::Unavailable, "it is sealed or down for maintenance: unseal it".to_owned()),
-        (472, _) => (Kind::Unavailable, "it is of a disaster-recovery secondary, which serves nobody: name the primary".to_owned()),
-        (429, Doing::Probe) | (473, _) => (Kind::Unavailable, "it is a standby that does not answer itself: name the active server too".to_owned()),
+        (472, _) => (
+            Kind::Unavailable,
+            "it is of a disaster-recovery secondary, which serves nobody: name the primary".to_owned(),
+        ),
+        (429, Doing::Probe) | (473, _) => {
+            (Kind::Unavailable, "it is a standby that does not answer itself: name the active server too".to_owned())
+        }
         (429, _) => (Kind::Throttled, "it asks for fewer requests: look at its rate-limit quotas".to_owned()),
         (412 | 500..=599, _) => (Kind::Unavailable, "it cannot answer now: look at its log".to_owned()),
-        (400 | 401 | 403, Doing::Login) => (
-            Kind::Unauthenticated,
-            "it does not accept the pod's token for this role: look at the method's mount and token reviewer, and at the role's name, bound service accounts, namespaces and audience".to_owned(),
+        (400 | 401 | 403, Doing::Login(auth)) => auth.refused(),
+        (404 | 405, Doing::Login(auth)) => (
+            auth.refused().0,
+            format!("no such login there: look at spec.vault.auth.{}.mount, and at spec.vault.namespace", auth.key()),
         ),
-        (404 | 405, Doing::Login) => {
-            (Kind::Unauthenticated, "no such login there: look at spec.vault.auth.kubernetes.mount".to_owned())
+        (401 | 403, Doing::Read(what)) => (
+            Kind::Denied,
+            format!("no policy of this login allows it: extend the role's policies{}", what.other_version()),
+        ),
+        (400, Doing::Read(What::PathWithArgs)) => {
+            (Kind::Denied, "it does not accept the arguments: compare args with what the path takes".to_owned())
         }
-        (401 | 403, Doing::Read { .. }) => {
-            (Kind::Denied, "no policy of this login allows it: extend the role's policies".to_owned())
+        (404, Doing::Read(what)) => {
+            (Kind::NotFound, format!("there is nothing there, or that version is deleted{}", what.other_version()))
         }
-        (400, Doing::Read { args: true }) => (Kind::Denied, "it does not accept the arguments: compare args with what the path takes".to_owned()),
-        (404, Doing::Read { .. }) => (Kind::NotFound, "there is nothing there, or that version is deleted".to_owned()),
-        (400 | 405, Doing::Read { .. }) => (Kind::Malformed, "the path cannot be read: a secret's path was expected".to_owned()),
-        _ => (Kind::Malformed, "no OpenBao or Vault answers so: look at spec.vault.address and what stands before it".to_owned()),
+        (400 | 405, Doing::Read(_)) => {
+            (Kind::Malformed, "the path cannot be read: a secret's path was expected".to_owned())
+        }
+        _ => (
+            Kind::Malformed,
+            "no OpenBao or Vault answers so: look at spec.vault.address and what stands before it".to_owned(),
+        ),
     };
     BackendError {
         kind,
@@ -72,6 +111,8 @@ pub(super) fn transport(server: &str, path: &str, error: &reqwest::Error) -> Bac
     let (kind, what) = if error.is_timeout() {
         let what = if error.is_connect() { "no connection in time" } else { "no answer within limits.timeout" };
         (BackendErrorKind::TimedOut, what.to_owned())
+    } else if let Some(cure) = sources(error).find_map(|error| client_certificate(&error.to_string())) {
+        (BackendErrorKind::Credential, cure.to_owned())
     } else if let Some(tls) = find_tls(error) {
         (BackendErrorKind::Unavailable, describe_tls(tls))
     } else if error.is_dns() {
@@ -114,6 +155,26 @@ fn describe_tls(error: &rustls::Error) -> String {
     }
 }
 
+/// What the server's alert says about our own certificate. By its text, because HTTP/2 keeps no more of it.
+fn client_certificate(text: &str) -> Option<&'static str> {
+    match text.strip_prefix("received fatal alert: ")? {
+        "CertificateRequired" => {
+            Some("it wants a client certificate: set spec.vault.clientCertFile and spec.vault.clientKeyFile")
+        }
+        "AccessDenied"
+        | "BadCertificate"
+        | "CertificateExpired"
+        | "CertificateRevoked"
+        | "CertificateUnknown"
+        | "DecryptError"
+        | "UnknownCA"
+        | "UnsupportedCertificate" => Some(
+            "it does not accept the client certificate of spec.vault.clientCertFile, or wants one: it has to be of an authority that the server trusts, and not over",
+        ),
+        _ => None,
+    }
+}
+
 fn find_tls(error: &reqwest::Error) -> Option<&rustls::Error> {
     sources(error).find_map(|error| error.downcast_ref())
 }
@@ -134,15 +195,20 @@ mod tests {
     #[test]
     fn every_status_has_its_meaning() {
         use BackendErrorKind as Kind;
-        let read = Doing::Read { args: false };
+        let read = Doing::Read(What::Path);
+        let kubernetes = Auth::of_a_pod();
+        let platform = Auth::TokenFile { file: "token".to_owned() };
+        let login = Doing::Login(&kubernetes);
         for (status, doing, kind) in [
-            (400, Doing::Login, Kind::Unauthenticated),
-            (403, Doing::Login, Kind::Unauthenticated),
-            (404, Doing::Login, Kind::Unauthenticated),
-            (500, Doing::Login, Kind::Unavailable),
-            (302, Doing::Login, Kind::Unavailable),
+            (400, login, Kind::Unauthenticated),
+            (403, login, Kind::Unauthenticated),
+            (404, login, Kind::Unauthenticated),
+            (500, login, Kind::Unavailable),
+            (302, login, Kind::Unavailable),
+            (403, Doing::Login(&platform), Kind::Credential),
+            (404, Doing::Login(&platform), Kind::Credential),
             (400, read, Kind::Malformed),
-            (400, Doing::Read { args: true }, Kind::Denied),
+            (400, Doing::Read(What::PathWithArgs), Kind::Denied),
             (403, read, Kind::Denied),
             (404, read, Kind::NotFound),
             (405, read, Kind::Malformed),
@@ -150,7 +216,7 @@ mod tests {
             (418, read, Kind::Malformed),
             (429, read, Kind::Throttled),
             (429, Doing::Probe, Kind::Unavailable),
-            (472, Doing::Login, Kind::Unavailable),
+            (472, login, Kind::Unavailable),
             (473, read, Kind::Unavailable),
             (204, read, Kind::Malformed),
             (307, read, Kind::Unavailable),

@@ -9,33 +9,37 @@
 
 use reqwest::header::HeaderValue;
 use rustify::endpoint::Endpoint as _;
+use serde_json::json;
+use vaultrs::api::auth::approle::requests::LoginWithApproleRequest;
 use vaultrs::api::auth::kubernetes::requests::LoginWithKubernetesRequest;
 use zeroize::{Zeroize as _, Zeroizing};
 
 use super::answer;
+use super::auth::Auth;
 use super::failure::{self, Doing};
 use super::transport::{Connections, Request};
-use crate::backend::{BackendError, BackendErrorKind, Login};
-use crate::credentials::CredentialFiles;
+use crate::backend::{BackendError, BackendErrorKind, Identity, Login};
 use crate::secret::SecretBytes;
 use crate::token::Token;
 
 /// Longest token that is taken, in bytes.
-const LONGEST: usize = 16 * 1024;
+pub(super) const LONGEST: usize = 16 * 1024;
 /// Where a token asks about itself.
 const LOOK_UP: &str = "auth/token/lookup-self";
 
 /// What a caller proves itself by.
 pub(super) enum Proof<'a> {
-    /// A pod's own token, for the Kubernetes method.
-    Kubernetes {
-        /// Where the method is mounted.
-        mount: &'a str,
-        /// The role to ask for.
-        role: &'a str,
-        /// The pod's token.
-        token: &'a Token,
+    /// A pod's own token, for the kubernetes or the jwt method.
+    PodToken(&'a Token),
+    /// For the approle method.
+    AppRole {
+        /// Which role.
+        role_id: SecretBytes,
+        /// What makes one its holder.
+        secret_id: SecretBytes,
     },
+    /// What the connection has shown already.
+    Certificate,
     /// A token of the server's that is there already.
     Token(HeaderValue),
 }
@@ -48,72 +52,69 @@ pub(super) struct LoggedIn {
     pub(super) login: Login,
 }
 
-/// Logs in at one address. With a token that is there already nothing has to be sent; where the address is one of
-/// `several`, its owner's own end is asked for, because the reads that follow are not to go from one address to the next.
-/// Whether the token is good is for the reads to hear.
+/// Logs in at one address, as `identity`. With a token that is there already nothing has to be sent; where the address is
+/// one of `several`, its owner's own end is asked for, because the reads that follow are not to go from one address to the
+/// next. Whether the token is good is for the reads to hear.
 pub(super) async fn log_in(
     connections: &Connections,
+    auth: &Auth,
+    identity: &Identity,
     proof: &Proof<'_>,
     several: bool,
 ) -> Result<LoggedIn, BackendError> {
-    match proof {
-        Proof::Kubernetes { mount, role, token } => kubernetes(connections, mount, role, token).await,
-        Proof::Token(token) => {
-            if several {
-                let request = Request { body: None, path: LOOK_UP, query: None, token: Some(token) };
-                let answer = connections.send(request).await?;
-                if !matches!(answer.status, 200..=299 | 400..=404) {
-                    return Err(failure::refusal(Doing::Login, connections.name(), LOOK_UP, &answer));
-                }
+    if let Proof::Token(token) = proof {
+        if several {
+            let request = Request { body: None, path: LOOK_UP, query: None, token: Some(token) };
+            let answer = connections.send(request).await?;
+            if !matches!(answer.status, 200..=299 | 400..=404) {
+                return Err(failure::refusal(Doing::Login(auth), connections.name(), LOOK_UP, &answer));
             }
-            let login = Login { method: "token-file", ..Login::default() };
-            Ok(LoggedIn { token: token.clone(), login })
         }
+        let login = Login { method: auth.method(), ..Login::default() };
+        return Ok(LoggedIn { token: token.clone(), login });
     }
-}
-
-/// The Kubernetes method.
-async fn kubernetes(
-    connections: &Connections,
-    mount: &str,
-    role: &str,
-    token: &Token,
-) -> Result<LoggedIn, BackendError> {
+    let path = format!("auth/{}/login", identity.mount);
     let malformed = |what: &str| {
-        BackendError::new(BackendErrorKind::Malformed, format!("{} at auth/{mount}: {what}", connections.name()))
+        BackendError::new(BackendErrorKind::Malformed, format!("{} at {path}: {what}", connections.name()))
     };
-    let jwt = std::str::from_utf8(token.expose()).map_err(|_| malformed("the pod's token is not text"))?;
-    let mut request =
-        LoginWithKubernetesRequest { mount: mount.to_owned(), role: role.to_owned(), jwt: jwt.to_owned() };
-    let body = request.body();
-    request.jwt.zeroize();
-    // The error of the serializer is dropped: it has seen the token.
-    let body =
-        body.ok().flatten().map(Zeroizing::new).ok_or_else(|| malformed("the login cannot be written as JSON"))?;
-    let path = request.path();
-    let path = path.trim_start_matches('/');
-    let answer = connections.send(Request { body: Some(body), path, query: None, token: None }).await?;
+    let body = body(identity, proof).ok_or_else(|| malformed("the login cannot be written as JSON"))?;
+    let answer = connections.send(Request { body: Some(body), path: &path, query: None, token: None }).await?;
     if answer.status != 200 {
-        return Err(failure::refusal(Doing::Login, connections.name(), path, &answer));
+        return Err(failure::refusal(Doing::Login(auth), connections.name(), &path, &answer));
     }
     let given = answer::login(&answer.body).ok_or_else(|| malformed("the login's answer cannot be read"))?;
     let token = header(given.token).ok_or_else(|| malformed("the login's token has characters that no token has"))?;
     let login =
-        Login { performed: true, method: "kubernetes", request_id: given.request_id, ttl: given.ttl, endpoint: None };
+        Login { performed: true, method: auth.method(), request_id: given.request_id, ttl: given.ttl, endpoint: None };
     Ok(LoggedIn { token, login })
 }
 
-/// A token of the platform's own, from its file as it is now.
-pub(super) async fn token_file(credentials: &dyn CredentialFiles, name: &str) -> Result<HeaderValue, BackendError> {
-    let contents = credentials.read(name).await.map_err(|error| {
-        BackendError::new(BackendErrorKind::Unavailable, format!("the token cannot be read: {}", error.message()))
-    })?;
-    header(SecretBytes::from(contents.expose().trim_ascii())).ok_or_else(|| {
-        BackendError::new(
-            BackendErrorKind::Unauthenticated,
-            format!("credentials file {name:?} does not hold one token: it is empty, too long, or has spaces or control characters inside"),
-        )
-    })
+/// What is sent to log in; nothing where a part of it is no text. A serializer's error is dropped: it has seen the proof.
+fn body(identity: &Identity, proof: &Proof<'_>) -> Option<Zeroizing<Vec<u8>>> {
+    let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+    let mount = identity.mount.clone();
+    let body = match proof {
+        Proof::PodToken(token) => {
+            let (role, jwt) = (identity.role.clone(), text(token.expose())?);
+            let mut request = LoginWithKubernetesRequest { mount, role, jwt };
+            let body = request.body();
+            request.jwt.zeroize();
+            body.ok()?
+        }
+        Proof::AppRole { role_id, secret_id } => {
+            let (role_id, secret_id) = (text(role_id.expose())?, text(secret_id.expose())?);
+            let mut request = LoginWithApproleRequest { mount, role_id, secret_id };
+            let body = request.body();
+            request.role_id.zeroize();
+            request.secret_id.zeroize();
+            body.ok()?
+        }
+        // Of `vaultrs` it would be `cert_name`, which no server reads: every role would be tried.
+        Proof::Certificate if identity.role.is_empty() => Some(b"{}".to_vec()),
+        Proof::Certificate => Some(json!({ "name": identity.role }).to_string().into_bytes()),
+        Proof::Token(_) => None,
+    };
+    body.map(Zeroizing::new)
 }
 
 /// The token as a header that no log shows and that wipes its bytes with its last copy.

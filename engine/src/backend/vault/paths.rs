@@ -3,7 +3,10 @@
 
 //! The two forms of a path: as its users write it, and as the server is sent it.
 //!
-//! Below a declared KV mount of version 2 the wire path has `data/` after the mount; anywhere else both are the same.
+//! Below a declared KV mount of version 2 the wire path has `data/` after the mount; anywhere else, also below one of
+//! version 1, both are the same. Which version a mount is has to be declared: to ask the server takes a login, and policy
+//! is asked before there is one.
+//!
 //! A path that is written in the wire form below such a mount is refused with the cure, so that every secret has one
 //! name, and so that nobody reaches the mount's other ends (`metadata`, `delete`, …) under the name of a secret.
 
@@ -15,59 +18,101 @@ use crate::secret_ref::{SecretPath, SecretRef, WirePath};
 /// that name, and `kv/config` is sent as `kv/data/config`.
 const ENDS: [&str; 7] = ["data", "delete", "destroy", "detailed-metadata", "metadata", "subkeys", "undelete"];
 
-/// The declared mounts of KV version 2.
+/// The declared KV mounts.
 #[derive(Debug)]
-pub(super) struct KvMounts(Vec<String>);
+pub(super) struct KvMounts(Vec<Mount>);
+
+#[derive(Debug)]
+struct Mount {
+    path: String,
+    version: KvVersion,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KvVersion {
+    One,
+    Two,
+}
+
+/// What a wire path leads to.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A secret of KV version 1.
+    Kv1,
+    /// A secret of KV version 2.
+    Kv2 {
+        /// Where its versions are listed.
+        metadata: String,
+    },
+    /// Anything else: a read of it may make something.
+    Other,
+}
 
 impl KvMounts {
-    /// Checks the mounts' form.
-    pub(super) fn parse(mounts: &[String]) -> Result<Self, Error> {
-        let mut known = Vec::with_capacity(mounts.len());
-        for mount in mounts {
-            let path = SecretPath::parse(mount).map_err(|error| error.context("kvMounts"))?;
-            if matches!(path.as_str().split('/').next(), Some("auth" | "identity" | "sys")) {
-                return Err(Error::invalid(format!("kvMounts: {mount:?} is a part of the server, not a KV mount")));
+    /// Checks the form of the mounts of both versions.
+    pub(super) fn parse(version_2: &[String], version_1: &[String]) -> Result<Self, Error> {
+        let mut known: Vec<Mount> = Vec::with_capacity(version_2.len() + version_1.len());
+        let keys = [("kvMounts", KvVersion::Two, version_2), ("kv1Mounts", KvVersion::One, version_1)];
+        for (key, version, mounts) in keys {
+            for mount in mounts {
+                let wrong = |why: String| Err(Error::invalid(format!("{key}: {mount:?} {why}")));
+                let path = SecretPath::parse(mount).map_err(|error| error.context(key))?;
+                if matches!(path.as_str().split('/').next(), Some("auth" | "identity" | "sys")) {
+                    return wrong("is a part of the server, not a KV mount".to_owned());
+                }
+                // One within the other would be a second name for its secrets.
+                let around = |other: &&Mount| {
+                    version != other.version && (*mount == other.path || beneath(mount, &other.path).is_some())
+                };
+                if let Some(Mount { path, .. }) = known.iter().find(around) {
+                    return wrong(format!("is or lies in the mount {path:?} of kvMounts: name one of them"));
+                }
+                known.push(Mount { path: path.as_str().to_owned(), version });
             }
-            known.push(path.as_str().to_owned());
         }
         // The longest mount that fits is the one the server finds.
-        known.sort_by_key(|mount| std::cmp::Reverse(mount.len()));
+        known.sort_by_key(|mount| std::cmp::Reverse(mount.path.len()));
         Ok(Self(known))
     }
 
     /// The wire path of a reference.
     pub(super) fn canonical(&self, reference: &SecretRef) -> Result<WirePath, Error> {
         let path = reference.path.as_str();
-        if self.0.iter().any(|mount| mount == path) {
+        if self.is_mount(path) {
             return Err(Error::invalid(format!("{path} is a whole KV mount: name a secret in it, as in {path}/app")));
         }
         let wire = self.canonical_prefix(path)?;
-        let is_kv = wire.len() != path.len();
-        if is_kv && !reference.args.is_empty() {
-            // Arguments make a request a POST, which below `data/` writes.
+        let version = self.split(path).map(|(mount, _)| mount.version);
+        if version.is_some() && !reference.args.is_empty() {
+            // Arguments make a request a POST, which writes there.
             return Err(Error::invalid(format!("{path} is a KV secret, which takes no args: leave them out")));
         }
-        if !is_kv && reference.version.is_some() {
-            return Err(Error::invalid(format!(
-                "{path} is not below a KV mount of version 2, so it has no versions: leave version out, or add its mount to kvMounts"
-            )));
+        if reference.version.is_some() && version != Some(KvVersion::Two) {
+            let cure = match version {
+                Some(_) => "is below a KV mount of version 1, which keeps no versions: leave version out",
+                None => {
+                    "is not below a KV mount of version 2, so it has no versions: leave version out, or add its mount to kvMounts"
+                }
+            };
+            return Err(Error::invalid(format!("{path} {cure}")));
         }
         Ok(WirePath::new(wire))
     }
 
     /// The same for an allow pattern.
     ///
-    /// Its mount has to stand before its first star: elsewhere no `data/` could be put after it, and it would match nothing
-    /// below the mount.
+    /// A mount of version 2 has to stand before its first star: elsewhere no `data/` could be put after it, and it would
+    /// match nothing below the mount.
     pub(super) fn canonical_pattern(&self, pattern: &str) -> Result<String, Error> {
-        if self.0.iter().any(|mount| mount == pattern) {
+        if self.is_mount(pattern) {
             return Err(Error::invalid(format!(
                 "{pattern} is a whole KV mount: name what is in it, as in {pattern}/*"
             )));
         }
         let fixed = pattern.split('*').next().unwrap_or(pattern);
-        if self.split(fixed).is_none()
-            && let Some((mount, rest)) = self.0.iter().find_map(|mount| Some((mount, below(pattern, mount)?)))
+        let mut starred = self.0.iter().filter(|mount| mount.version == KvVersion::Two);
+        if !matches!(self.split(fixed), Some((Mount { version: KvVersion::Two, .. }, _)))
+            && let Some((mount, rest)) = starred.find_map(|Mount { path, .. }| Some((path, below(pattern, path)?)))
         {
             return Err(Error::invalid(format!(
                 "{pattern:?} has a '*' where the KV mount {mount:?} has its name, and would match nothing in it: \
@@ -79,7 +124,9 @@ impl KvMounts {
 
     /// The same for the beginning of a path.
     fn canonical_prefix(&self, prefix: &str) -> Result<String, Error> {
-        let Some((mount, rest)) = self.split(prefix) else { return Ok(prefix.to_owned()) };
+        let Some((Mount { path: mount, version: KvVersion::Two }, rest)) = self.split(prefix) else {
+            return Ok(prefix.to_owned());
+        };
         let end = rest.split('/').next().unwrap_or(rest);
         if ENDS.contains(&end) {
             let below = rest.get(end.len() + 1..).filter(|below| !below.is_empty()).unwrap_or("app");
@@ -90,15 +137,31 @@ impl KvMounts {
         Ok(format!("{mount}/data/{rest}"))
     }
 
-    /// Where the versions of a KV secret are listed; nothing for what is not a KV secret.
-    pub(super) fn metadata(&self, wire: &WirePath) -> Option<String> {
-        let (mount, rest) = self.split(wire.as_str())?;
-        Some(format!("{mount}/metadata/{}", rest.strip_prefix("data/")?))
+    /// What a wire path leads to.
+    pub(super) fn place(&self, wire: &WirePath) -> Place {
+        match self.split(wire.as_str()) {
+            Some((Mount { version: KvVersion::One, .. }, _)) => Place::Kv1,
+            Some((Mount { path, version: KvVersion::Two }, rest)) => match rest.strip_prefix("data/") {
+                Some(secret) => Place::Kv2 { metadata: format!("{path}/metadata/{secret}") },
+                None => Place::Other,
+            },
+            None => Place::Other,
+        }
     }
 
-    fn split<'a>(&'a self, path: &'a str) -> Option<(&'a str, &'a str)> {
-        self.0.iter().find_map(|mount| Some((mount.as_str(), path.strip_prefix(mount.as_str())?.strip_prefix('/')?)))
+    fn is_mount(&self, path: &str) -> bool {
+        self.0.iter().any(|mount| mount.path == path)
     }
+
+    /// The mount that a path is below, and the rest.
+    fn split<'a>(&'a self, path: &'a str) -> Option<(&'a Mount, &'a str)> {
+        self.0.iter().find_map(|mount| Some((mount, beneath(path, &mount.path)?)))
+    }
+}
+
+/// What follows a mount in a path.
+fn beneath<'a>(path: &'a str, mount: &str) -> Option<&'a str> {
+    path.strip_prefix(mount)?.strip_prefix('/')
 }
 
 /// What a pattern asks for below a mount whose name it has a star in; nothing where it asks for all of it.
@@ -117,7 +180,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     fn mounts() -> KvMounts {
-        KvMounts::parse(&["kv".into(), "secret".into(), "team/kv".into(), "team".into()]).unwrap()
+        let version_2 = ["kv", "secret", "team/kv", "team"].map(str::to_owned);
+        KvMounts::parse(&version_2, &["old".to_owned(), "other/old".to_owned()]).unwrap()
     }
 
     fn canonical(path: &str, version: Option<u64>, args: &[(&str, &str)]) -> Result<String, Error> {
@@ -138,6 +202,10 @@ mod tests {
             ("kvx/payments/db", "kvx/payments/db"),
             ("database/creds/app", "database/creds/app"),
             ("sys/mounts", "sys/mounts"),
+            ("old/payments/db", "old/payments/db"),
+            // In version 1 these are names like any other.
+            ("old/data/db", "old/data/db"),
+            ("other/old/metadata", "other/old/metadata"),
         ] {
             assert_eq!(canonical(path, None, &[]).unwrap(), wire);
         }
@@ -150,18 +218,19 @@ mod tests {
         for bad in ["kv/metadata/payments/db", "kv/delete/a", "kv/data", "secret/destroy/a/b", "team/kv/subkeys/a"] {
             assert!(canonical(bad, None, &[]).is_err(), "accepted {bad}");
         }
-        for bad in ["kv", "team/kv", "team"] {
+        for bad in ["kv", "team/kv", "team", "old", "other/old"] {
             assert!(canonical(bad, None, &[]).is_err(), "accepted {bad}");
         }
         assert!(mounts().canonical_pattern("kv/data/*").is_err(), "in a pattern");
         assert_eq!(mounts().canonical_pattern("kv/*").unwrap(), "kv/data/*");
         assert_eq!(mounts().canonical_pattern("kv/da*").unwrap(), "kv/data/da*");
         assert_eq!(mounts().canonical_pattern("database/*").unwrap(), "database/*");
+        assert_eq!(mounts().canonical_pattern("old/data/*").unwrap(), "old/data/*");
     }
 
     #[test]
     fn a_pattern_with_a_star_in_a_mounts_name_is_refused_with_the_way_to_write_it() {
-        let mounts = KvMounts::parse(&["kv".into(), "apps/team/kv".into()]).unwrap();
+        let mounts = KvMounts::parse(&["kv".into(), "apps/team/kv".into()], &["apps/team/old".into()]).unwrap();
         for (pattern, cure) in [
             ("apps/*/kv/db", "apps/team/kv/db"),
             ("apps/t*/kv/payments/*", "apps/team/kv/payments/*"),
@@ -176,35 +245,57 @@ mod tests {
             assert!(mounts.canonical_pattern(whole).unwrap_err().message().ends_with(&format!("as in {whole}/*")));
         }
         // All below is meant, or another mount.
-        for good in ["apps/*", "apps/team/*", "apps/*/kv/*", "apps/*/db/x", "apps/team/db*/x", "other/*/kv/db"] {
+        for good in
+            ["apps/*", "apps/team/*", "apps/*/kv/*", "apps/*/db/x", "apps/team/db*/x", "other/*/kv/db", "apps/*/old/x"]
+        {
             assert_eq!(mounts.canonical_pattern(good).unwrap(), good);
         }
     }
 
     #[test]
     fn a_kv_read_takes_no_arguments_because_they_would_make_it_a_write() {
-        assert!(canonical("kv/payments/db", None, &[("password", "x")]).is_err());
+        for path in ["kv/payments/db", "old/payments/db"] {
+            assert!(canonical(path, None, &[("password", "x")]).is_err(), "{path}");
+        }
         assert!(canonical("pki/issue/web", None, &[("common_name", "x")]).is_ok());
     }
 
     #[test]
-    fn only_a_kv_secret_has_versions() {
+    fn only_a_secret_of_kv_version_2_has_versions() {
         assert!(canonical("kv/payments/db", Some(3), &[]).is_ok());
-        assert!(canonical("database/creds/app", Some(3), &[]).is_err());
+        for (path, cure) in [("database/creds/app", "add its mount to kvMounts"), ("old/db", "of version 1")] {
+            let error = canonical(path, Some(3), &[]).unwrap_err();
+            assert!(error.message().contains(cure), "{error}");
+        }
     }
 
     #[test]
     fn the_versions_of_a_kv_secret_are_listed_beside_it() {
-        let metadata = |wire: &str| mounts().metadata(&WirePath::new(wire.to_owned()));
-        assert_eq!(metadata("kv/data/payments/db").unwrap(), "kv/metadata/payments/db");
-        assert_eq!(metadata("team/kv/data/data").unwrap(), "team/kv/metadata/data");
-        assert!(metadata("database/creds/app").is_none());
+        let place = |wire: &str| mounts().place(&WirePath::new(wire.to_owned()));
+        let kv2 = |metadata: &str| Place::Kv2 { metadata: metadata.to_owned() };
+        assert_eq!(place("kv/data/payments/db"), kv2("kv/metadata/payments/db"));
+        assert_eq!(place("team/kv/data/data"), kv2("team/kv/metadata/data"));
+        assert_eq!(place("old/data/db"), Place::Kv1);
+        assert_eq!(place("database/creds/app"), Place::Other);
     }
 
     #[test]
     fn a_mount_that_is_not_a_path_or_is_a_part_of_the_server_is_refused() {
         for bad in ["", "/kv", "kv/", "k%v", "sys", "sys/x", "auth", "identity"] {
-            assert!(KvMounts::parse(&[bad.to_owned()]).is_err(), "accepted {bad:?}");
+            assert!(KvMounts::parse(&[bad.to_owned()], &[]).is_err(), "accepted {bad:?}");
+            assert!(KvMounts::parse(&[], &[bad.to_owned()]).is_err(), "accepted {bad:?}");
         }
+    }
+
+    #[test]
+    fn a_secret_has_one_name_whichever_mounts_are_declared() {
+        for within in ["kv", "kv/data", "kv/data/old"] {
+            let error = KvMounts::parse(&["kv".to_owned()], &[within.to_owned()]).unwrap_err();
+            assert!(
+                error.message().starts_with("kv1Mounts: ") && error.message().contains("name one of them"),
+                "{error}"
+            );
+        }
+        assert!(KvMounts::parse(&["kv".to_owned()], &["kv1".to_owned()]).is_ok());
     }
 }

@@ -12,8 +12,8 @@ use zeroize::Zeroizing;
 
 use super::addresses::At;
 use super::answer::{self, Found};
-use super::failure::{self, Doing};
-use super::paths::KvMounts;
+use super::failure::{self, Doing, What};
+use super::paths::{KvMounts, Place};
 use super::transport::{Answer, Connections, Request};
 use crate::backend::{BackendError, BackendErrorKind, Login, Session};
 use crate::policy::Grant;
@@ -31,15 +31,15 @@ pub(super) struct VaultSession {
 impl VaultSession {
     async fn ask(
         &self,
+        what: What,
         path: &str,
         query: Option<&str>,
         body: Option<Zeroizing<Vec<u8>>>,
     ) -> Result<Answer, BackendError> {
-        let args = body.is_some();
         let sent = self.connections.send(Request { body, path, query, token: Some(&self.token) }).await;
         let answer = match sent {
             Ok(answer) if answer.status != 200 => {
-                Err(failure::refusal(Doing::Read { args }, self.connections.name(), path, &answer))
+                Err(failure::refusal(Doing::Read(what), self.connections.name(), path, &answer))
             }
             other => other,
         };
@@ -57,28 +57,33 @@ impl VaultSession {
 impl Session for VaultSession {
     async fn fetch(&self, grant: &Grant) -> Result<Secret, BackendError> {
         let path = grant.path().as_str();
-        if self.mounts.metadata(grant.path()).is_some() {
-            let query = grant.reference().version.map(|version| format!("version={version}"));
-            let answer = self.ask(path, query.as_deref(), None).await?;
-            return answer::kv(&answer.body)
-                .ok_or_else(|| self.malformed(path, "a secret of KV version 2: look at kvMounts"));
-        }
         let args = &grant.reference().args;
+        let what = match self.mounts.place(grant.path()) {
+            Place::Kv2 { .. } => {
+                let query = grant.reference().version.map(|version| format!("version={version}"));
+                let answer = self.ask(What::Kv2, path, query.as_deref(), None).await?;
+                return answer::kv(&answer.body)
+                    .ok_or_else(|| self.malformed(path, "a secret of KV version 2: look at kvMounts and kv1Mounts"));
+            }
+            Place::Kv1 => What::Kv1,
+            Place::Other if args.is_empty() => What::Path,
+            Place::Other => What::PathWithArgs,
+        };
         let body = if args.is_empty() {
             None
         } else {
             let json = serde_json::to_vec(args).map_err(|_| self.malformed(path, "asked with arguments of text"))?;
             Some(Zeroizing::new(json))
         };
-        let answer = self.ask(path, None, body).await?;
+        let answer = self.ask(what, path, None, body).await?;
         answer::raw(&answer.body).ok_or_else(|| self.malformed(path, "a secret"))
     }
 
     /// Reads the metadata beside the secret: its numbers only, no value and nothing that users wrote. The path follows
     /// from the granted one. A role that may read secrets but not their metadata is answered with `None`.
     async fn version(&self, grant: &Grant) -> Result<Option<Version>, BackendError> {
-        let Some(path) = self.mounts.metadata(grant.path()) else { return Ok(None) };
-        let answer = match self.ask(&path, None, None).await {
+        let Place::Kv2 { metadata: path } = self.mounts.place(grant.path()) else { return Ok(None) };
+        let answer = match self.ask(What::Kv2, &path, None, None).await {
             Err(error) if error.kind == BackendErrorKind::Denied => return Ok(None),
             answer => answer?,
         };

@@ -73,6 +73,10 @@ pub(super) fn of(form: &Form) -> Vec<Validation> {
         }
         Form::Role => role(),
         Form::SecretPath => secret_path(),
+        Form::ServerNamespace => {
+            let kept = "!self.matches('(^|/)(audit|auth|cubbyhole|identity|root|sys)(/|$)')";
+            secret_path().into_iter().chain([must(kept, values::SERVER_NAMESPACE)]).collect()
+        }
         Form::SecretPattern => vec![
             must("self.matches('^[-A-Za-z0-9._~@+=:,!/*]*$')", values::SECRET_PATTERN),
             must("!self.matches('^/|//|/$|(^|/)[.]{1,2}(/|$)')", values::SECRET_PATTERN),

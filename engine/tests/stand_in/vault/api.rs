@@ -19,7 +19,13 @@ pub(super) fn serve(state: &mut Memory, request: &Recorded) -> (u16, Value) {
         return (200, json!({"initialized": true, "sealed": false}));
     }
     if let Some(mount) = path.strip_prefix("auth/").and_then(|rest| rest.strip_suffix("/login")) {
-        return if mount == "kubernetes" { login(&request.body) } else { errors(404) };
+        return match mount {
+            "kubernetes" | "jwt" => login(&request.body),
+            "approle" if app_role(&request.body) => logged_in(),
+            "cert" if request.body == br#"{"name":"node"}"# => logged_in(),
+            "approle" | "cert" => errors(400),
+            _ => errors(404),
+        };
     }
     if !request.headers.get("x-vault-token").is_some_and(|token| token.starts_with("s.")) {
         return errors(403);
@@ -38,6 +44,11 @@ pub(super) fn serve(state: &mut Memory, request: &Recorded) -> (u16, Value) {
             Some(None) => (404, json!({"data": {"data": null, "metadata": metadata}})),
             None => errors(404),
         };
+    }
+    // A mount of version 1 gives advice on how long to keep a value, and no lease.
+    if let Some(path) = path.strip_prefix("kv1/") {
+        let Some(Some(values)) = state.kv.get(path).and_then(|versions| versions.last()) else { return errors(404) };
+        return reply(values.clone(), ("", 2_764_800));
     }
     if let Some(path) = path.strip_prefix("kv/metadata/") {
         let Some(versions) = state.kv.get(path) else { return errors(404) };
@@ -79,6 +90,15 @@ fn login(body: &[u8]) -> (u16, Value) {
     if !known {
         return (403, json!({"errors": ["canary-error-body"]}));
     }
+    logged_in()
+}
+
+fn app_role(body: &[u8]) -> bool {
+    let body: Value = serde_json::from_slice(body).unwrap();
+    body == json!({"role_id": "the-role", "secret_id": "canary-secret-id"})
+}
+
+fn logged_in() -> (u16, Value) {
     let auth = json!({"client_token": "s.canary-token", "accessor": "canary-accessor", "policies": ["default"],
         "token_policies": ["default"], "metadata": {"role": "app"}, "lease_duration": 600, "renewable": true,
         "entity_id": "e", "token_type": "service", "orphan": true});
