@@ -282,7 +282,12 @@ async fn a_probe_looks_for_the_folder() {
 fn a_change_anywhere_in_the_folder_is_noticed_until_nobody_watches() {
     let fixture = Fixture::new();
     let (tell, told) = std::sync::mpsc::channel();
-    let watch = fixture.backend.watch(Box::new(move || { let _ = tell.send(()); })).unwrap();
+    let watch = fixture
+        .backend
+        .watch(Box::new(move || {
+            let _ = tell.send(());
+        }))
+        .unwrap();
     // The watch begins on a thread of its own: the first change may come too early for it.
     let noticed = |path: &str| {
         let begun = std::time::Instant::now();
