@@ -339,6 +339,9 @@ async fn a_login_that_is_refused_says_so_whatever_the_status() {
         let error = error(open(&backend).await);
         assert_eq!(error.kind, kind, "{status}");
         assert!(!format!("{error:?}").contains("canary"), "{error:?}");
+        // Both are what a server says where the mount or the namespace is another one.
+        let place = error.message.contains("look at spec.vault.auth.kubernetes.mount and spec.vault.namespace");
+        assert_eq!(place, matches!(status, 403 | 404), "{error}");
     }
     for body in ["", "{}", r#"{"auth":null}"#, r#"{"auth":{"client_token":"canary"}}"#, "canary"] {
         server.next(200, &[], body);

@@ -76,10 +76,15 @@ pub(super) fn refusal(doing: Doing<'_>, server: &str, path: &str, answer: &Answe
         }
         (429, _) => (Kind::Throttled, "it asks for fewer requests: look at its rate-limit quotas".to_owned()),
         (412 | 500..=599, _) => (Kind::Unavailable, "it cannot answer now: look at its log".to_owned()),
-        (400 | 401 | 403, Doing::Login(auth)) => auth.refused(),
+        // So OpenBao answers to a mount that it does not have, too.
+        (403, Doing::Login(auth)) => {
+            let (kind, cure) = auth.refused();
+            (kind, format!("{cure}; or there is no such login: look at {}", place(auth)))
+        }
+        (400 | 401, Doing::Login(auth)) => auth.refused(),
         (404 | 405, Doing::Login(auth)) => (
             auth.refused().0,
-            format!("no such login there: look at spec.vault.auth.{}.mount, and at spec.vault.namespace", auth.key()),
+            format!("there is no such login, or no such namespace: look at {}", place(auth)),
         ),
         (401 | 403, Doing::Read(what)) => (
             Kind::Denied,
@@ -104,6 +109,11 @@ pub(super) fn refusal(doing: Doing<'_>, server: &str, path: &str, answer: &Answe
         message: format!("{server} answered {} to {path}: {cure}", answer.status),
         retry_after: answer.retry_after,
     }
+}
+
+/// Where a class says where the login is.
+fn place(auth: &Auth) -> String {
+    format!("spec.vault.auth.{}.mount and spec.vault.namespace", auth.key())
 }
 
 /// No answer at all, or half of one.
