@@ -169,7 +169,7 @@ impl Backend for VaultBackend {
         let config = self.trust.config().await?;
         let mut walk = Walk::begin(&self.addresses);
         loop {
-            match healthy(&walk.server().connect(&config, self.proxy.as_ref())?).await {
+            match healthy(&walk.server().connect(&config, self.proxy.as_ref())?.at_root()).await {
                 Ok(()) => {
                     walk.stay();
                     return Ok(());

@@ -39,7 +39,7 @@ pub(super) struct Server {
     host: String,
     port: u16,
     tls: bool,
-    headers: HeaderMap,
+    namespace: Option<HeaderValue>,
     timeout: Duration,
     parallel: usize,
 }
@@ -60,18 +60,14 @@ impl Server {
         if !bare || !matches!(url.scheme(), "http" | "https") || !matches!(url.path(), "" | "/") {
             return Err(wrong());
         }
-        let mut headers = HeaderMap::new();
-        headers.insert(REQUEST, HeaderValue::from_static("true"));
-        if let Some(namespace) = namespace {
+        let header = |namespace: &str| {
             let fits = !namespace.is_empty() && namespace.bytes().all(|byte| byte.is_ascii_graphic());
             let value = HeaderValue::from_str(namespace).ok().filter(|_| fits);
-            headers.insert(
-                NAMESPACE,
-                value.ok_or_else(|| Error::invalid("namespace must be printable text without spaces"))?,
-            );
-        }
+            value.ok_or_else(|| Error::invalid("namespace must be printable text without spaces"))
+        };
+        let namespace = namespace.map(header).transpose()?;
         let origin = format!("{}://{host}:{port}", url.scheme());
-        Ok(Self { origin, host: host.to_owned(), port, tls: url.scheme() == "https", headers, timeout, parallel })
+        Ok(Self { origin, host: host.to_owned(), port, tls: url.scheme() == "https", namespace, timeout, parallel })
     }
 
     /// Whether the address is `https://`.
@@ -105,10 +101,15 @@ impl Server {
             .timeout(self.timeout)
             .connect_timeout(CONNECT.clamp(self.timeout / 4, self.timeout / 2))
             .pool_max_idle_per_host(self.parallel)
-            .default_headers(self.headers.clone())
+            .default_headers(HeaderMap::from_iter([(REQUEST, HeaderValue::from_static("true"))]))
             .user_agent(concat!("evanesce/", env!("CARGO_PKG_VERSION")))
             .build()
-            .map(|client| Connections { client, origin: self.origin.clone(), name: self.name() })
+            .map(|client| Connections {
+                client,
+                origin: self.origin.clone(),
+                name: self.name(),
+                namespace: self.namespace.clone(),
+            })
             .map_err(|_| none())
     }
 }
@@ -118,6 +119,7 @@ pub(super) struct Connections {
     client: Client,
     origin: String,
     name: String,
+    namespace: Option<HeaderValue>,
 }
 
 /// What is sent.
@@ -150,12 +152,20 @@ impl Connections {
         &self.name
     }
 
+    /// The same outside of every namespace, where a server speaks of itself.
+    pub(super) fn at_root(self) -> Self {
+        Self { namespace: None, ..self }
+    }
+
     /// Sends one request and reads its answer, whatever its status.
     pub(super) async fn send(&self, request: Request<'_>) -> Result<Answer, BackendError> {
         let path = request.path;
         let url = self.url(path, request.query)?;
         let method = if request.body.is_some() { Method::POST } else { Method::GET };
         let mut builder = self.client.request(method, url);
+        if let Some(namespace) = &self.namespace {
+            builder = builder.header(NAMESPACE, namespace);
+        }
         if let Some(token) = request.token {
             builder = builder.header(TOKEN, token);
         }
