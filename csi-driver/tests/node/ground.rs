@@ -34,6 +34,7 @@ use evanesce_proto::node::node_admin_server::NodeAdminServer;
 use evanesce_proto::node::{ListVolumesRequest, Volume};
 use futures_util::StreamExt;
 use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, Endpoint, Server};
@@ -156,7 +157,7 @@ impl Node {
         });
         adoption::adopt(&plugin).await.unwrap();
         let stop = CancellationToken::new();
-        tokio::spawn(refresher::run(Arc::clone(&plugin), stop.clone()));
+        tokio::spawn(refresher::run(Arc::clone(&plugin), unbounded_channel().1, stop.clone()));
         let node = NodeName::parse("node-1").unwrap();
         let admin = AdminService { plugin: Arc::clone(&plugin), node: node.clone() };
         let service = NodeService { plugin: Arc::clone(&plugin), node, keep: Arc::new(HeapKeep) };

@@ -36,6 +36,7 @@ use evanesce_engine::spec::backend::Limits;
 use evanesce_engine::token::{Audience, Tokens};
 use evanesce_engine::workload::Workload;
 use tokio::runtime::Runtime;
+use tokio::sync::mpsc::unbounded_channel;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -469,7 +470,7 @@ impl Life {
             any_unknown: true.into(),
             tasks: Default::default(),
         });
-        runtime.spawn(refresher::run(Arc::clone(&plugin), Default::default()));
+        runtime.spawn(refresher::run(Arc::clone(&plugin), unbounded_channel().1, Default::default()));
         drop(guard);
         Self { runtime, plugin, adopting: None }
     }

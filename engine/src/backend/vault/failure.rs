@@ -75,6 +75,12 @@ pub(super) fn refusal(doing: Doing<'_>, server: &str, path: &str, answer: &Answe
             (Kind::Unavailable, "it is a standby that does not answer itself: name the active server too".to_owned())
         }
         (429, _) => (Kind::Throttled, "it asks for fewer requests: look at its rate-limit quotas".to_owned()),
+        (500, Doing::Login(Auth::Certificate { file, .. })) => (
+            Kind::Unavailable,
+            format!(
+                "it cannot answer now, which it also says where a certificate is over: look at the end of the one of credentials file {file:?}, and at its log"
+            ),
+        ),
         (412 | 500..=599, _) => (Kind::Unavailable, "it cannot answer now: look at its log".to_owned()),
         // So OpenBao answers to a mount that it does not have, too.
         (403, Doing::Login(auth)) => {
@@ -82,10 +88,9 @@ pub(super) fn refusal(doing: Doing<'_>, server: &str, path: &str, answer: &Answe
             (kind, format!("{cure}; or there is no such login: look at {}", place(auth)))
         }
         (400 | 401, Doing::Login(auth)) => auth.refused(),
-        (404 | 405, Doing::Login(auth)) => (
-            auth.refused().0,
-            format!("there is no such login, or no such namespace: look at {}", place(auth)),
-        ),
+        (404 | 405, Doing::Login(auth)) => {
+            (auth.refused().0, format!("there is no such login, or no such namespace: look at {}", place(auth)))
+        }
         (401 | 403, Doing::Read(what)) => (
             Kind::Denied,
             format!("no policy of this login allows it: extend the role's policies{}", what.other_version()),
@@ -135,7 +140,10 @@ pub(super) fn transport(server: &str, path: &str, error: &reqwest::Error) -> Bac
         // Only the kind: an error's text may hold more than one wants.
         let cause = sources(error).filter_map(|error| error.downcast_ref::<io::Error>()).last().map(io::Error::kind);
         let cause = cause.map_or_else(String::new, |kind| format!(": {kind}"));
-        (BackendErrorKind::Unavailable, format!("{what}{cause}"))
+        // The alert is lost where the server has closed before the request was written: the handshake was over for us.
+        let shown = error.is_request() && !error.is_connect() && error.url().is_some_and(|url| url.scheme() == "https");
+        let hint = if shown { CLIENT_CERTIFICATE_HINT } else { "" };
+        (BackendErrorKind::Unavailable, format!("{what}{cause}{hint}"))
     };
     BackendError::new(kind, format!("{server} did not answer {path}: {what}"))
 }
@@ -164,6 +172,9 @@ fn describe_tls(error: &rustls::Error) -> String {
         other => format!("the TLS handshake failed: {other}"),
     }
 }
+
+const CLIENT_CERTIFICATE_HINT: &str =
+    ": if it wants a client certificate, look at spec.vault.clientCertFile, whose authority it has to trust";
 
 /// What the server's alert says about our own certificate. By its text, because HTTP/2 keeps no more of it.
 fn client_certificate(text: &str) -> Option<&'static str> {
@@ -198,9 +209,29 @@ fn sources<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a 
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
+    use rustls::AlertDescription;
+
     use super::*;
+    use crate::secret_ref::SecretPath;
     use zeroize::Zeroizing;
+
+    /// A real server shows one of these or closes first, as it happens.
+    #[test]
+    fn an_alert_about_our_certificate_names_the_file_and_any_other_does_not() {
+        for alert in [
+            AlertDescription::CertificateRequired,
+            AlertDescription::BadCertificate,
+            AlertDescription::UnknownCA,
+            AlertDescription::CertificateExpired,
+        ] {
+            let text = rustls::Error::AlertReceived(alert).to_string();
+            assert!(client_certificate(&text).unwrap().contains("spec.vault.clientCertFile"), "{text}");
+        }
+        let other = rustls::Error::AlertReceived(AlertDescription::ProtocolVersion).to_string();
+        assert!(client_certificate(&other).is_none());
+    }
 
     #[test]
     fn every_status_has_its_meaning() {
@@ -208,12 +239,15 @@ mod tests {
         let read = Doing::Read(What::Path);
         let kubernetes = Auth::of_a_pod();
         let platform = Auth::TokenFile { file: "token".to_owned() };
+        let mount = SecretPath::parse("cert").unwrap();
+        let certificate = Auth::Certificate { mount, role: None, file: "client.pem".to_owned() };
         let login = Doing::Login(&kubernetes);
         for (status, doing, kind) in [
             (400, login, Kind::Unauthenticated),
             (403, login, Kind::Unauthenticated),
             (404, login, Kind::Unauthenticated),
             (500, login, Kind::Unavailable),
+            (500, Doing::Login(&certificate), Kind::Unavailable),
             (302, login, Kind::Unavailable),
             (403, Doing::Login(&platform), Kind::Credential),
             (404, Doing::Login(&platform), Kind::Credential),
