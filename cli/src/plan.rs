@@ -81,12 +81,17 @@ fn plan(name: String, spec: VolumeSpec, backends: &BTreeMap<BackendName, Backend
 fn kind(secret: &SecretRef, backend: Option<&BackendSpec>) -> Kind {
     let path = secret.path.as_str();
     let below = |mount: &str| path.strip_prefix(mount).is_some_and(|rest| rest.starts_with('/'));
-    let versioned = match backend.map(|backend| &backend.provider) {
-        Some(Provider::Vault(vault)) => vault.kv_mounts.iter().any(|mount| below(mount)),
-        Some(_) => true,
-        None => VaultSpec::DEFAULT_KV_MOUNTS.into_iter().any(below),
+    let (versioned, unversioned) = match backend.map(|backend| &backend.provider) {
+        Some(Provider::Vault(vault)) => {
+            let any = |mounts: &[String]| mounts.iter().any(|mount| below(mount));
+            (any(&vault.kv_mounts), any(&vault.kv1_mounts))
+        }
+        Some(_) => (true, false),
+        None => (VaultSpec::DEFAULT_KV_MOUNTS.into_iter().any(below), false),
     };
-    if versioned {
+    if unversioned {
+        Kind::Unversioned
+    } else if versioned {
         Kind::Version
     } else if path.contains("/static-creds/") || path.contains("/static-cred/") {
         Kind::Rotated

@@ -99,7 +99,7 @@ impl Watching {
             }
         })
         .inspect_err(|error| {
-            tracing::warn!(%error, "cannot watch for changes of {what}: they are looked for every {seldom:?}");
+            tracing::warn!(%error, "cannot watch for changes of {what}: they are noticed later");
         })
         .ok();
         let (mut watched, mut why) = (false, Why::Time);

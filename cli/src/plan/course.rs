@@ -22,6 +22,8 @@ pub(super) enum Kind {
     Leased,
     /// It changes at its server's time, and has no version.
     Rotated,
+    /// It changes whenever somebody writes it, and has no version.
+    Unversioned,
 }
 
 /// One time that the backends are asked.
@@ -45,7 +47,7 @@ impl Course {
     pub(super) fn of(secrets: &[Kind], refresh: Refresh, ttl: Duration, length: Duration) -> Self {
         let start = SystemTime::UNIX_EPOCH;
         let life = |kind: &Kind| match kind {
-            Kind::Version => Life::default(),
+            Kind::Version | Kind::Unversioned => Life::default(),
             Kind::Leased => Life { ends_in: Some(ttl), rotates_in: None },
             Kind::Rotated => Life { ends_in: None, rotates_in: Some(ttl) },
         };
@@ -58,9 +60,9 @@ impl Course {
             && asked.len() < MOST
         {
             let renews = due.renews_in(due.at).is_some_and(|left| left.is_zero());
-            let whole = renews || count(Kind::Rotated) > 0;
+            let whole = renews || count(Kind::Rotated) + count(Kind::Unversioned) > 0;
             let (versions, reads) = match whole {
-                true => (0, count(Kind::Version) + count(Kind::Leased) + count(Kind::Rotated)),
+                true => (0, u32::try_from(secrets.len()).unwrap_or(u32::MAX)),
                 false => (count(Kind::Version), 0),
             };
             asked.push(Asked { at, versions, reads });
@@ -101,8 +103,10 @@ mod tests {
     }
 
     #[test]
-    fn a_static_role_is_read_each_time() {
-        let read = course(&[Kind::Rotated]);
-        assert!(read.len() == 12 && read.iter().all(|asked| (asked.1, asked.2) == (0, 1)), "{read:?}");
+    fn what_has_no_version_is_read_each_time() {
+        for kind in [Kind::Rotated, Kind::Unversioned] {
+            let read = course(&[kind]);
+            assert!(read.len() == 12 && read.iter().all(|asked| (asked.1, asked.2) == (0, 1)), "{read:?}");
+        }
     }
 }

@@ -70,7 +70,7 @@ pub(super) fn text(planned: &[Planned], args: &Plan) -> std::io::Result<()> {
             "    whether they share a service account or not: refreshes are spread, and each asks for itself",
         ))?;
         let has = |wanted: Kind| class.secrets.iter().any(|(_, kind)| *kind == wanted);
-        if has(Kind::Leased) && (has(Kind::Version) || has(Kind::Rotated)) {
+        if has(Kind::Leased) && [Kind::Version, Kind::Rotated, Kind::Unversioned].into_iter().any(has) {
             let note = "a change of another secret reads all of them, which makes anew what ends: give it a SecretVolume of its own";
             say(format_args!("  {} {note}", styled(WARNING, "note:")))?;
         }
@@ -96,6 +96,7 @@ fn how(kind: Kind, ttl: u32) -> String {
     match kind {
         Kind::Version => "its version first, and read if that is another".to_owned(),
         Kind::Leased => format!("taken to end after {ttl} s: made anew after two thirds of that"),
+        Kind::Unversioned => "read at every period: it has no version".to_owned(),
         Kind::Rotated => format!("taken to change after {ttl} s: read after that, and at every period"),
     }
 }
@@ -131,6 +132,7 @@ fn object(class: &Planned, args: &Plan) -> Value {
         Kind::Version => "version",
         Kind::Leased => "leased",
         Kind::Rotated => "rotated",
+        Kind::Unversioned => "unversioned",
     };
     let secret = |(secret, is): &(evanesce_engine::secret_ref::SecretRef, Kind)| json!({"backend": secret.backend.to_string(), "secret": secret.path.to_string(), "kind": kind(is)});
     let asked =

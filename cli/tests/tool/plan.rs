@@ -53,6 +53,17 @@ fn a_plan_counts_what_a_thousand_pods_ask() {
 }
 
 #[test]
+fn a_secret_without_versions_is_read_every_time() {
+    let folder = folder();
+    let text = CLASSES.replace("vault.example\", auth", "vault.example\", kv1Mounts: [kv], auth");
+    fs::write(folder.path().join("classes.yaml"), text).unwrap();
+    let plan: Value =
+        serde_json::from_str(&run(folder.path(), &["plan", "--output", "json", "classes.yaml"], "").ok()).unwrap();
+    let asked = &plan["volumes"][0]["requests_per_hour"];
+    assert_eq!(*asked, json!({"logins": 12_000.0, "versions": 0.0, "reads": 24_000.0, "all": 36_000.0}));
+}
+
+#[test]
 fn a_class_that_is_wrong_has_no_plan() {
     let folder = folder();
     fs::write(folder.path().join("classes.yaml"), CLASSES.replace("path: api", "pfad: api")).unwrap();

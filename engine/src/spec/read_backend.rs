@@ -28,7 +28,8 @@ pub(super) fn read(field: &Field<'_>, name: BackendName) -> Result<BackendSpec, 
         let entries = spec.require("allow")?.items()?;
         let allow = |entry: &Field<'_>| {
             let allow = entry.map(|entry| allow(entry, &provider))?;
-            let all = |patterns: &[String]| patterns.iter().any(|pattern| pattern == "*");
+            // Of names `**` is the same; of secrets it is refused.
+            let all = |patterns: &[String]| patterns.iter().any(|pattern| pattern.bytes().all(|byte| byte == b'*'));
             if !provider.knows_pods() && all(&allow.namespaces) && all(&allow.secrets) {
                 return Err(entry.wrong(rules::EVERYTHING_FOR_ALL.words));
             }
