@@ -188,7 +188,7 @@ mod tests {
             role: role.map(str::to_owned),
         };
         let name = BackendName::parse("vault").unwrap();
-        BackendSpec { name, provider: Provider::Vault(vault), allow: vec![allow], limits: Limits::default() }
+        BackendSpec { name, provider: Provider::Vault(Box::new(vault)), allow: vec![allow], limits: Limits::default() }
     }
 
     fn built(spec: &BackendSpec) -> Result<BackendHandle, Error> {

@@ -27,7 +27,7 @@ pub enum Provider {
     /// age-encrypted YAML files.
     Sealed(SealedSpec),
     /// OpenBao or HashiCorp Vault.
-    Vault(VaultSpec),
+    Vault(Box<VaultSpec>),
 }
 
 /// Settings of a `vault` backend.

@@ -21,7 +21,7 @@ use crate::spec::values;
 pub(super) fn read(field: &Field<'_>, name: BackendName) -> Result<BackendSpec, Error> {
     field.map_of(&keys::BACKEND, |spec| {
         let provider = match (spec.get("vault"), spec.get("sealed")) {
-            (Some(vault), None) => Provider::Vault(vault.map(vault_spec)?),
+            (Some(vault), None) => Provider::Vault(Box::new(vault.map(vault_spec)?)),
             (None, Some(sealed)) => Provider::Sealed(sealed.map(sealed_spec)?),
             _ => return Err(spec.breaks(&rules::ONE_PROVIDER)),
         };
@@ -64,7 +64,7 @@ fn vault_spec(vault: &Section<'_>) -> Result<VaultSpec, Error> {
     };
     match &spec.client_certificate {
         None if matches!(spec.auth, VaultAuth::Cert { .. }) => Err(vault.breaks(&rules::LOGIN_WITHOUT_CERTIFICATE)),
-        Some(_) if !spec.addresses.iter().all(is_tls) => Err(vault.breaks(&rules::CERTIFICATE_WITHOUT_TLS)),
+        Some(_) if !spec.addresses.iter().all(|it| is_tls(it)) => Err(vault.breaks(&rules::CERTIFICATE_WITHOUT_TLS)),
         _ => Ok(spec),
     }
 }
@@ -143,13 +143,13 @@ fn addresses(vault: &Section<'_>) -> Result<Vec<String>, Error> {
         }
         addresses.push(address);
     }
-    if addresses.iter().any(is_tls) && !addresses.iter().all(is_tls) {
+    if addresses.iter().any(|it| is_tls(it)) && !addresses.iter().all(|it| is_tls(it)) {
         return Err(list.wrong(rules::ALL_TLS.words));
     }
     Ok(addresses)
 }
 
-fn is_tls(address: &String) -> bool {
+fn is_tls(address: &str) -> bool {
     address.starts_with("https:")
 }
 
