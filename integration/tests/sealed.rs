@@ -14,13 +14,14 @@ use evanesce_integration::world::Setup;
 use evanesce_integration::{sight, wait};
 use tempfile::TempDir;
 
-/// Due in an hour, but for the change.
+/// Due in an hour, but for the change. Who comes new is not served what was read for others a moment ago.
 const CLASSES: &str = "apiVersion: evanesce.dev/v1alpha1
 kind: SecretBackend
 metadata: {name: sealed}
 spec:
   sealed: {directory: FOLDER, identityFile: identity.txt}
   allow: [{namespaces: [payments], serviceAccounts: [app], secrets: [\"payments/*\"]}]
+  limits: {reuse: 0s}
 ---
 apiVersion: evanesce.dev/v1alpha1
 kind: SecretVolume
