@@ -160,7 +160,10 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
         proxy: config.https_proxy.as_ref().map(|it| HttpsProxy::parse(&it.url, &it.except)).transpose()?,
     };
     let (tell, changed) = mpsc::unbounded_channel();
-    let registry = Registry::new(Arc::clone(&classes), credentials, reach).tell(tell);
+    let (answers, bounds) = keeping::for_answers();
+    // What is kept between sessions lies beside them, or nowhere.
+    let protected = (bounds.bytes > 0).then(|| Arc::clone(&answers));
+    let registry = Registry::new(Arc::clone(&classes), credentials, reach).tell(tell).keeping(protected);
     let (reserved, lost, healthy) = (Arc::clone(&budget), Arc::clone(&log), Arc::clone(&log));
     Metrics::look_at(
         &mut all,
@@ -174,7 +177,6 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
             clock: Arc::clone(&clock),
         },
     );
-    let (answers, bounds) = keeping::for_answers();
     let fetcher = Fetcher::new(answers, bounds, Arc::clone(&clock), Arc::clone(&metrics) as _);
     let deliverer = Deliverer {
         fetcher,

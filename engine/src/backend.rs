@@ -10,10 +10,13 @@
 //! dropped with the last of them: dropping closes its connections, so that no idle connection keeps a secret in its read
 //! buffer.
 
+pub mod aws;
 #[cfg(feature = "testing")]
 pub mod contract;
 #[cfg(feature = "testing")]
 pub mod fake;
+mod fields;
+mod https;
 pub mod registry;
 pub(crate) mod retry_after;
 pub(crate) mod role;
@@ -120,6 +123,11 @@ pub trait Session: Send + Sync {
 
     /// What the login gave, for the audit event.
     fn login(&self) -> &Login;
+
+    /// Where its questions are sent: host name and port. Where the login was sent, unless a backend knows better.
+    fn endpoint(&self) -> Option<(String, u16)> {
+        self.login().endpoint.clone()
+    }
 }
 
 /// What a login gave; none of it is secret.

@@ -204,11 +204,12 @@ impl<'a> Fetch<'a> {
     /// its time has come, and nobody is asked about it.
     async fn unchanged(&self, burst: &Burst, known: &[Shown]) -> Result<bool, Error> {
         let Order { handle, .. } = burst.order.as_ref();
+        // One path may be shown in several versions.
         let shown = |grant: &Grant| {
             let (backend, path) = (&grant.reference().backend, grant.path().as_str());
-            known.iter().find(|shown| shown.backend == *backend && shown.path == path)
+            known.iter().filter(|shown| shown.backend == *backend && shown.path == path).collect::<Vec<_>>()
         };
-        let asked = |grant: &&Grant| !shown(grant).is_some_and(|shown| shown.ends);
+        let asked = |grant: &&Grant| !shown(grant).iter().any(|shown| shown.ends);
         let mut grants = burst.grants.iter().filter(asked).peekable();
         if grants.peek().is_none() {
             return Ok(true);
@@ -218,11 +219,14 @@ impl<'a> Fetch<'a> {
         let session = login.session().await.map_err(|error| error.into_error(handle.backend.name(), "a login"))?;
         for grant in grants {
             let path = grant.path().as_str();
-            let Some(before) = shown(grant).and_then(|shown| shown.version.as_ref()) else { return Ok(false) };
+            let before: Vec<_> = shown(grant).into_iter().filter_map(|shown| shown.version.as_ref()).collect();
+            if before.is_empty() {
+                return Ok(false);
+            }
             let version = timed(handle.limits.timeout, session.version(grant));
             let version = self.fetcher.pass(&burst.order, version, |answer| answer.as_ref().err()).await;
             match version.and_then(|version| version) {
-                Ok(Some(version)) if version == *before => {}
+                Ok(Some(version)) if before.contains(&&version) => {}
                 // A version that may not be asked for says nothing about the secret itself: the fetch decides.
                 Ok(_) | Err(BackendError { kind: BackendErrorKind::Denied | BackendErrorKind::NotFound, .. }) => {
                     return Ok(false);

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 
+use crate::backend::aws;
 use crate::error::Error;
 use crate::proxy::HttpsProxy;
 use crate::spec::backend::Provider;
@@ -39,16 +40,22 @@ impl Reach {
                 )))
             }
             Provider::Sealed(_) => Ok(()),
-            Provider::Vault(vault) => vault.addresses.iter().try_for_each(|address| {
-                // What is no address is the backend's to refuse.
-                match Url::parse(address).ok().and_then(|url| url.port_or_known_default()) {
-                    Some(port) if !self.ports.contains(&port) => Err(Error::invalid(format!(
-                        "spec.vault: {address} has port {port}, which the node plugin may not connect to: add it to \
-                         --backend-ports"
-                    ))),
-                    _ => Ok(()),
-                }
-            }),
+            Provider::Vault(vault) => {
+                vault.addresses.iter().try_for_each(|address| self.check_port("spec.vault", address))
+            }
+            Provider::Aws(aws) => {
+                aws::endpoints(aws).iter().try_for_each(|address| self.check_port("spec.aws", address))
+            }
+        }
+    }
+
+    fn check_port(&self, field: &str, address: &str) -> Result<(), Error> {
+        // What is no address is the backend's to refuse.
+        match Url::parse(address).ok().and_then(|url| url.port_or_known_default()) {
+            Some(port) if !self.ports.contains(&port) => Err(Error::invalid(format!(
+                "{field}: {address} has port {port}, which the node plugin may not connect to: add it to --backend-ports"
+            ))),
+            _ => Ok(()),
         }
     }
 }

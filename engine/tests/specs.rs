@@ -129,6 +129,10 @@ fn every_key_of_a_later_release_is_refused_by_name() {
             let text = match (table.path, table.about.contains("SecretVolume")) {
                 ("spec", true) => head("SecretVolume", &format!("{later}: x, files: [{file}}}]")),
                 ("spec", false) => head("SecretBackend", &format!("{later}: {{}}, {allow}")),
+                ("spec.aws", _) => head("SecretBackend", &format!("aws: {{region: a-b, {later}: x}}, {allow}")),
+                ("spec.aws.auth", _) => {
+                    head("SecretBackend", &format!("aws: {{region: a-b, auth: {{{later}: x}}}}, {allow}"))
+                }
                 ("spec.limits", _) => head(
                     "SecretBackend",
                     &format!("sealed: {{directory: /a, identityFile: b}}, {allow}, limits: {{{later}: 1}}"),

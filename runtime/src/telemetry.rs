@@ -22,7 +22,20 @@ use tracing_subscriber::util::{SubscriberInitExt, TryInitError};
 const OURS: &str = "evanesce";
 
 /// Libraries that are handed secrets as arguments and format their errors from answers.
-pub const SILENT: &[&str] = &["vaultrs", "rustify"];
+pub const SILENT: &[&str] = &[
+    "vaultrs",
+    "rustify",
+    "aws_credential_types",
+    "aws_runtime",
+    "aws_sdk_secretsmanager",
+    "aws_sigv4",
+    "aws_smithy_http",
+    "aws_smithy_http_client",
+    "aws_smithy_json",
+    "aws_smithy_runtime",
+    "aws_smithy_runtime_api",
+    "aws_smithy_types",
+];
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -43,14 +43,10 @@ fn build(findings: &Findings, found: &mut Found) -> Backends {
     let mut backends = Backends::new();
     for (index, class) in findings.classes.iter().enumerate() {
         let Some(Document::Backend(spec)) = &class.document else { continue };
-        if in_the_clear(spec) {
-            found.push((
-                Level::Warning,
-                index,
-                "spec.vault.address: http:// sends tokens and secrets in the clear".into(),
-            ));
+        if let Some(field) = in_the_clear(spec) {
+            found.push((Level::Warning, index, format!("{field}: http:// sends tokens and secrets in the clear")));
         }
-        let built = registry::build(spec, 0, &credentials, &Default::default(), None)
+        let built = registry::build(spec, 0, &credentials, &Default::default(), None, None)
             .map_err(|error| found.push((Level::Error, index, error.message().to_owned())));
         backends.insert(spec.name.clone(), built.ok());
     }
@@ -63,8 +59,15 @@ fn build(findings: &Findings, found: &mut Found) -> Backends {
     backends
 }
 
-fn in_the_clear(spec: &BackendSpec) -> bool {
-    matches!(&spec.provider, Provider::Vault(vault) if vault.addresses.iter().any(|address| address.starts_with("http://")))
+/// The field with an address that is, where there is one.
+fn in_the_clear(spec: &BackendSpec) -> Option<&'static str> {
+    let clear = |address: &String| address.starts_with("http://");
+    match &spec.provider {
+        Provider::Vault(vault) if vault.addresses.iter().any(clear) => Some("spec.vault.address"),
+        Provider::Aws(aws) if aws.endpoint.as_ref().is_some_and(clear) => Some("spec.aws.endpoint"),
+        Provider::Aws(aws) if aws.sts_endpoint.as_ref().is_some_and(clear) => Some("spec.aws.stsEndpoint"),
+        _ => None,
+    }
 }
 
 fn volume(index: usize, namespace: &Namespace, spec: &VolumeSpec, backends: &Backends, found: &mut Found) {

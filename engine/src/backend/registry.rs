@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::backend::Backend;
+use crate::backend::aws::AwsBackend;
 use crate::backend::role::RoleTemplate;
 use crate::backend::sealed::SealedBackend;
 use crate::backend::vault::{PassedOver, VaultBackend};
@@ -17,6 +18,7 @@ use crate::credentials::CredentialFiles;
 use crate::error::Error;
 use crate::fetch::{BackendHandle, Backends};
 use crate::folder_watch::FolderWatch;
+use crate::keep::Keep;
 use crate::names::BackendName;
 use crate::policy::{Allow, Glob, SecretPattern};
 use crate::proxy::HttpsProxy;
@@ -30,6 +32,7 @@ pub struct Registry {
     reach: Reach,
     passed_over: Arc<PassedOver>,
     changed: Option<UnboundedSender<BackendName>>,
+    keep: Option<Arc<dyn Keep>>,
     built: Mutex<BTreeMap<BackendName, Built>>,
 }
 
@@ -42,13 +45,20 @@ struct Built {
 impl Registry {
     /// A registry whose backends read their credentials files from `credentials`, and need no more than `reach`.
     pub fn new(classes: Arc<dyn ClassSource>, credentials: Arc<dyn CredentialFiles>, reach: Reach) -> Self {
-        Self { classes, credentials, reach, passed_over: Arc::default(), changed: None, built: Mutex::default() }
+        let passed_over = Arc::default();
+        Self { classes, credentials, reach, passed_over, changed: None, keep: None, built: Mutex::default() }
     }
 
     /// Tells `changed` of every backend that notices by itself that what it holds may have changed.
     #[must_use]
     pub fn tell(self, changed: UnboundedSender<BackendName>) -> Self {
         Self { changed: Some(changed), ..self }
+    }
+
+    /// The same with protected memory for what backends may keep between sessions: temporary credentials.
+    #[must_use]
+    pub fn keeping(self, keep: Option<Arc<dyn Keep>>) -> Self {
+        Self { keep, ..self }
     }
 
     /// How often addresses of backends were passed over, for a metric.
@@ -72,6 +82,7 @@ impl Backends for Registry {
             &self.credentials,
             &self.passed_over,
             self.reach.proxy.clone(),
+            self.keep.clone(),
         )?);
         let tell = |changed: &UnboundedSender<BackendName>| {
             let (changed, name) = (changed.clone(), name.clone());
@@ -94,10 +105,17 @@ pub fn build(
     credentials: &Arc<dyn CredentialFiles>,
     passed_over: &Arc<PassedOver>,
     proxy: Option<HttpsProxy>,
+    keep: Option<Arc<dyn Keep>>,
 ) -> Result<BackendHandle, Error> {
     let context = |error: Error| error.context(format!("SecretBackend {}", spec.name));
     let name = spec.name.clone();
     let backend: Arc<dyn Backend> = match &spec.provider {
+        Provider::Aws(aws) => Arc::new(
+            AwsBackend::new(aws, name, spec.limits, Arc::clone(credentials))
+                .map_err(|error| context(error.context("spec.aws")))?
+                .by_way_of(proxy)
+                .keeping(keep),
+        ),
         Provider::Sealed(sealed) => Arc::new(SealedBackend::new(sealed, name, Arc::clone(credentials))),
         Provider::Vault(vault) => Arc::new(
             VaultBackend::new(vault, name, spec.limits, Arc::clone(credentials), Arc::clone(passed_over))
@@ -193,7 +211,7 @@ mod tests {
 
     fn built(spec: &BackendSpec) -> Result<BackendHandle, Error> {
         let credentials: Arc<dyn CredentialFiles> = Arc::new(NoFiles);
-        build(spec, 1, &credentials, &Arc::default(), None)
+        build(spec, 1, &credentials, &Arc::default(), None, None)
     }
 
     #[test]

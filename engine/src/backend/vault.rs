@@ -12,13 +12,13 @@
 mod addresses;
 mod answer;
 mod auth;
-mod failure;
+pub(super) mod failure;
 mod login;
 mod paths;
 mod session;
 #[cfg(feature = "testing")]
 pub mod testing;
-mod tls;
+pub(super) mod tls;
 mod transport;
 
 use std::sync::Arc;

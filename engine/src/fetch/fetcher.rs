@@ -234,7 +234,7 @@ impl Fetcher {
                 },
             )
             .await?;
-        let endpoint = session.login().endpoint.clone();
+        let endpoint = session.endpoint();
         let answer = |result: Result<Secret, _>| Answer { result: result.map(Arc::new), endpoint: endpoint.clone() };
         let answers: Vec<Answer> = results.into_iter().map(answer).collect();
         for (grant, answer) in grants.iter().zip(&answers) {

@@ -24,10 +24,34 @@ pub struct BackendSpec {
 /// Which kind of backend, with its settings.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Provider {
+    /// AWS Secrets Manager.
+    Aws(AwsSpec),
     /// age-encrypted YAML files.
     Sealed(SealedSpec),
     /// OpenBao or HashiCorp Vault.
     Vault(Box<VaultSpec>),
+}
+
+/// Settings of an `aws` backend.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct AwsSpec {
+    /// The region, as AWS names it.
+    pub region: String,
+    /// The ARN of the IAM role that pods log in with; `{namespace}` and `{serviceAccount}` stand for the pod's.
+    pub role: String,
+    /// The audience of the pod's token.
+    pub audience: String,
+    /// Secrets Manager's address instead of the region's public one: `https://host[:port]` (or `http://`), without a path.
+    pub endpoint: Option<String>,
+    /// The same for STS.
+    pub sts_endpoint: Option<String>,
+    /// PEM certificates to trust instead of the system's.
+    pub ca: Option<PemSource>,
+}
+
+impl AwsSpec {
+    /// The audience that IAM OIDC providers for clusters have.
+    pub const DEFAULT_AUDIENCE: &str = "sts.amazonaws.com";
 }
 
 /// Settings of a `vault` backend.
@@ -135,6 +159,7 @@ impl Provider {
     /// Whether each pod logs in as itself; otherwise nothing but the allow list tells them apart.
     pub fn knows_pods(&self) -> bool {
         match self {
+            Self::Aws(_) => true,
             Self::Sealed(_) => false,
             Self::Vault(vault) => vault.auth.is_the_pods(),
         }

@@ -43,6 +43,7 @@ const RESOURCES: [Resource; 2] = [
                 "The audience of pods' tokens; `vault` where empty",
                 ".spec.vault.auth['kubernetes', 'jwt'].audience",
             ),
+            ("Region", "AWS Secrets Manager", ".spec.aws.region"),
             ("Sealed", "The folder of sealed secrets", ".spec.sealed.directory"),
         ],
     },

@@ -68,6 +68,8 @@ pub enum Form {
         /// The largest.
         most: u64,
     },
+    /// A region of AWS.
+    Region,
     /// A role, with placeholders.
     Role,
     /// A path of a secret, or what is written like one.
@@ -113,6 +115,7 @@ impl Form {
             Self::NamePattern | Self::SecretPattern => "pattern",
             Self::Number { .. } => "number",
             Self::Percentage { .. } => "percentage",
+            Self::Region => "name",
             Self::Role => "template",
             Self::SecretPath | Self::ServerNamespace => "path",
             Self::Size { .. } => "size",

@@ -97,8 +97,9 @@ pub static METADATA: Table = Table {
 /// `spec` of a `SecretBackend`.
 pub static BACKEND: Table = Table {
     path: "spec",
-    about: "`SecretBackend`: where secrets are, and who may ask. Exactly one of `vault` and `sealed`.",
+    about: "`SecretBackend`: where secrets are, and who may ask. Exactly one of `aws`, `sealed` and `vault`.",
     keys: &[
+        key("aws", Form::Map(&AWS), "none", "AWS Secrets Manager."),
         key("vault", Form::Map(&VAULT), "none", "OpenBao or HashiCorp Vault."),
         key("sealed", Form::Map(&SEALED), "none", "age-encrypted YAML files."),
         key(
@@ -109,8 +110,72 @@ pub static BACKEND: Table = Table {
         ),
         key("limits", Form::Map(&LIMITS), "see below", "Bounds on what is asked of the backend."),
     ],
-    later: &["aws", "azure", "cache", "gcp", "provider"],
+    later: &["azure", "cache", "gcp", "provider"],
     rules: &[&rules::ONE_PROVIDER, &rules::ROLE_WITHOUT_LOGIN, &rules::EVERYTHING_FOR_ALL],
+};
+
+/// `spec.aws`.
+pub static AWS: Table = Table {
+    path: "spec.aws",
+    about: "AWS Secrets Manager, in one region. A secret is named by its name or its whole ARN; `from.args` may hold a \
+            `versionId` or a `versionStage` (where neither is there: `AWSCURRENT`). A secret that is not a JSON object has \
+            one key, `value`.",
+    keys: &[
+        key("region", Form::Region, "required", "The region, as AWS writes it: `eu-central-1`."),
+        key("auth", Form::Map(&AWS_AUTH), "required", "How to log in."),
+        key(
+            "endpoint",
+            Form::Address,
+            "the region's public one",
+            "Secrets Manager's address, for a VPC endpoint: `https://host[:port]`, without a path.",
+        ),
+        key("stsEndpoint", Form::Address, "the region's public one", "The same for STS, where pods log in."),
+        key(
+            "caBundle",
+            Form::Certificates,
+            "the system's",
+            "Certificates to trust, in the class itself. Not together with `caFile`.",
+        ),
+        key("caFile", Form::FileName, "the system's", "The same from a credentials file."),
+    ],
+    later: &["fips"],
+    rules: &[&rules::ONE_CA],
+};
+
+/// `spec.aws.auth`.
+pub static AWS_AUTH: Table = Table {
+    path: "spec.aws.auth",
+    about: "How to log in. Nothing is taken from the environment, from files or from the node's metadata service.",
+    keys: &[key(
+        "webIdentity",
+        Form::Map(&AWS_WEB_IDENTITY),
+        "required",
+        "With the pod's own service-account token (`AssumeRoleWithWebIdentity`).",
+    )],
+    later: &["podIdentity"],
+    rules: &[],
+};
+
+/// `spec.aws.auth.webIdentity`.
+pub static AWS_WEB_IDENTITY: Table = Table {
+    path: "spec.aws.auth.webIdentity",
+    about: "A role of IAM that trusts the cluster's OIDC provider. The annotation of a service account is not read.",
+    keys: &[
+        key(
+            "role",
+            Form::Role,
+            "required",
+            "The ARN of the role; `{namespace}` and `{serviceAccount}` stand for the pod's.",
+        ),
+        key(
+            "audience",
+            Form::Text { longest: 512 },
+            "`sts.amazonaws.com`",
+            "The audience of the pod's token; also in `tokenRequests` of the CSIDriver object (Helm value `audiences`).",
+        ),
+    ],
+    later: &[],
+    rules: &[],
 };
 
 /// `spec.vault`.
@@ -342,7 +407,7 @@ pub static ALLOW: Table = Table {
             "role",
             Form::Role,
             "the backend's",
-            "The role to log in with instead, for `auth.kubernetes` and `auth.jwt`.",
+            "The role to log in with instead, for `auth.kubernetes`, `auth.jwt` and `auth.webIdentity`.",
         ),
     ],
     later: &[],
@@ -491,6 +556,9 @@ pub static TABLES: [&Table; 16] = [
     &DOCUMENT,
     &METADATA,
     &BACKEND,
+    &AWS,
+    &AWS_AUTH,
+    &AWS_WEB_IDENTITY,
     &VAULT,
     &VAULT_AUTH,
     &VAULT_KUBERNETES,

@@ -6,11 +6,11 @@
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 
-use crate::backend::vault;
+use crate::backend::{aws, vault};
 use crate::error::Error;
 use crate::names::BackendName;
 use crate::spec::backend::{
-    AllowSpec, BackendSpec, ClientCertificate, Limits, PemSource, Provider, SealedSpec, VaultAuth, VaultSpec,
+    AllowSpec, AwsSpec, BackendSpec, ClientCertificate, Limits, PemSource, Provider, SealedSpec, VaultAuth, VaultSpec,
 };
 use crate::spec::keys;
 use crate::spec::rules;
@@ -20,9 +20,10 @@ use crate::spec::values;
 /// Reads `spec` of the backend `name`.
 pub(super) fn read(field: &Field<'_>, name: BackendName) -> Result<BackendSpec, Error> {
     field.map_of(&keys::BACKEND, |spec| {
-        let provider = match (spec.get("vault"), spec.get("sealed")) {
-            (Some(vault), None) => Provider::Vault(Box::new(vault.map(vault_spec)?)),
-            (None, Some(sealed)) => Provider::Sealed(sealed.map(sealed_spec)?),
+        let provider = match (spec.get("aws"), spec.get("sealed"), spec.get("vault")) {
+            (Some(aws), None, None) => Provider::Aws(aws.map(aws_spec)?),
+            (None, Some(sealed), None) => Provider::Sealed(sealed.map(sealed_spec)?),
+            (None, None, Some(vault)) => Provider::Vault(Box::new(vault.map(vault_spec)?)),
             _ => return Err(spec.breaks(&rules::ONE_PROVIDER)),
         };
         let entries = spec.require("allow")?.items()?;
@@ -45,17 +46,40 @@ pub(super) fn read(field: &Field<'_>, name: BackendName) -> Result<BackendSpec, 
     })
 }
 
+fn aws_spec(aws: &Section<'_>) -> Result<AwsSpec, Error> {
+    let (role, audience) = aws.require("auth")?.map(|auth| {
+        auth.require("webIdentity")?.map(|it| {
+            let role = it.require("role")?;
+            role.parse(aws::check_role)?;
+            let audience = it.get("audience").map_or(Ok(AwsSpec::DEFAULT_AUDIENCE), Field::text)?;
+            Ok((values::role(role)?, audience.to_owned()))
+        })
+    })?;
+    Ok(AwsSpec {
+        region: aws.require("region")?.parse(|text| aws::check_region(text).map(|()| text.to_owned()))?,
+        role,
+        audience,
+        endpoint: aws.get("endpoint").map(address).transpose()?,
+        sts_endpoint: aws.get("stsEndpoint").map(address).transpose()?,
+        ca: ca(aws)?,
+    })
+}
+
+/// Whom to trust, of a map that may say so in two ways.
+fn ca(section: &Section<'_>) -> Result<Option<PemSource>, Error> {
+    match (section.get("caBundle"), section.get("caFile")) {
+        (Some(_), Some(_)) => Err(section.breaks(&rules::ONE_CA)),
+        (Some(bundle), None) => Ok(Some(PemSource::Inline(certificates(bundle)?))),
+        (None, Some(file)) => Ok(Some(PemSource::File(values::file_name(file)?))),
+        (None, None) => Ok(None),
+    }
+}
+
 fn vault_spec(vault: &Section<'_>) -> Result<VaultSpec, Error> {
-    let ca = match (vault.get("caBundle"), vault.get("caFile")) {
-        (Some(_), Some(_)) => return Err(vault.breaks(&rules::ONE_CA)),
-        (Some(bundle), None) => Some(PemSource::Inline(certificates(bundle)?)),
-        (None, Some(file)) => Some(PemSource::File(values::file_name(file)?)),
-        (None, None) => None,
-    };
     let (kv_mounts, kv1_mounts) = kv_mounts(vault)?;
     let spec = VaultSpec {
         addresses: addresses(vault)?,
-        ca,
+        ca: ca(vault)?,
         client_certificate: client_certificate(vault)?,
         namespace: vault.get("namespace").map(values::server_namespace).transpose()?,
         auth: vault.require("auth")?.map(auth)?,
@@ -201,16 +225,25 @@ fn allow(entry: &Section<'_>, provider: &Provider) -> Result<AllowSpec, Error> {
     };
     let secret = |field: &Field<'_>| {
         let pattern = values::secret_pattern(field)?;
-        if let Provider::Vault(vault) = provider {
-            vault::check_pattern(vault, &pattern).map_err(|error| field.explain(&error))?;
-        }
+        let fits = match provider {
+            Provider::Aws(aws) => aws::check_pattern(&aws.region, &pattern),
+            Provider::Sealed(_) => Ok(()),
+            Provider::Vault(vault) => vault::check_pattern(vault, &pattern),
+        };
+        fits.map_err(|error| field.explain(&error))?;
         Ok(pattern)
     };
     let role = match entry.get("role") {
         Some(role) if !provider.knows_pods() => {
             return Err(role.wrong(rules::ROLE_WITHOUT_LOGIN.words));
         }
-        role => role.map(values::role).transpose()?,
+        Some(role) => {
+            if let Provider::Aws(_) = provider {
+                role.parse(aws::check_role)?;
+            }
+            Some(values::role(role)?)
+        }
+        None => None,
     };
     Ok(AllowSpec {
         namespaces: list("namespaces", &values::name_pattern)?,

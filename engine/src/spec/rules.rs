@@ -13,17 +13,17 @@ pub struct Rule {
 }
 
 pub(super) static ONE_PROVIDER: Rule = Rule {
-    words: "exactly one of `vault` and `sealed` says where the secrets are",
-    cel: "has(self.vault) != has(self.sealed)",
+    words: "exactly one of `aws`, `sealed` and `vault` says where the secrets are",
+    cel: "[has(self.aws), has(self.sealed), has(self.vault)].exists_one(it, it)",
 };
 pub(super) static ROLE_WITHOUT_LOGIN: Rule = Rule {
-    words: "only a backend with `auth.kubernetes` or `auth.jwt` logs in with a role",
-    cel: "has(self.vault) && (has(self.vault.auth.kubernetes) || has(self.vault.auth.jwt)) || self.allow.all(entry, !has(entry.role))",
+    words: "only a backend with `auth.kubernetes`, `auth.jwt` or `auth.webIdentity` logs in with a role",
+    cel: "has(self.aws) || has(self.vault) && (has(self.vault.auth.kubernetes) || has(self.vault.auth.jwt)) || self.allow.all(entry, !has(entry.role))",
 };
 /// Who can make a pod anywhere could read whatever the platform's credential can.
 pub(super) static EVERYTHING_FOR_ALL: Rule = Rule {
     words: "where no pod logs in as itself, an entry for all namespaces has to name its secrets: nothing else tells pods apart",
-    cel: "has(self.vault) && (has(self.vault.auth.kubernetes) || has(self.vault.auth.jwt)) || self.allow.all(entry, !('*' in entry.namespaces && '*' in entry.secrets))",
+    cel: "has(self.aws) || has(self.vault) && (has(self.vault.auth.kubernetes) || has(self.vault.auth.jwt)) || self.allow.all(entry, !('*' in entry.namespaces && '*' in entry.secrets))",
 };
 pub(super) static ONE_CA: Rule =
     Rule { words: "`caBundle` and `caFile` exclude each other", cel: "!(has(self.caBundle) && has(self.caFile))" };

@@ -43,7 +43,7 @@ pub fn check(data: &[u8]) {
 /// A backend that can be built has no pattern that reaches nothing.
 fn backend(spec: &BackendSpec) {
     let credentials: Arc<dyn CredentialFiles> = Arc::new(NoFiles);
-    let handle = match registry::build(spec, 0, &credentials, &Arc::default(), None) {
+    let handle = match registry::build(spec, 0, &credentials, &Arc::default(), None, None) {
         Ok(handle) => handle,
         Err(error) => return sober(&error),
     };

@@ -3,25 +3,20 @@
 
 //! Reading answers: from the bytes of the body straight into values.
 //!
-//! No tree of JSON is built: strings go from the body into bytes that wipe themselves, everything else is cut out as it
-//! stands. The parser's errors quote their input, so none of them is passed on.
+//! No tree of JSON is built (see `fields`). The parser's errors quote their input, so none of them is passed on.
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
-use serde::de::{Deserializer, Visitor};
-use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use vaultrs::api::AuthInfo;
 use zeroize::Zeroize as _;
 
-use crate::secret::{Lease, Secret, SecretBytes, Value, ValueKind, Version};
-
-/// Longest request id that is passed on.
-const LONGEST_ID: usize = 64;
+use crate::backend::fields::{Fields, values};
+use crate::backend::https::printable_id;
+use crate::secret::{Lease, Secret, SecretBytes, Version};
 
 /// What a login gave.
 pub(super) struct LoggedIn {
@@ -135,42 +130,6 @@ struct Envelope<D> {
     data: Option<D>,
 }
 
-type Fields<'a> = BTreeMap<String, &'a RawValue>;
-
-fn values(fields: Fields<'_>) -> Option<BTreeMap<String, Value>> {
-    fields.into_iter().map(|(key, raw)| Some((key, value(raw)?))).collect()
-}
-
-fn value(raw: &RawValue) -> Option<Value> {
-    let text = raw.get();
-    if text.starts_with('"') {
-        let Text(bytes) = serde_json::from_str(text).ok()?;
-        return Some(Value { bytes, kind: ValueKind::Text });
-    }
-    Some(Value { bytes: SecretBytes::from(text.as_bytes()), kind: ValueKind::Json })
-}
-
-/// A JSON string without its quotes and escapes.
-struct Text(SecretBytes);
-
-impl<'de> Deserialize<'de> for Text {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader;
-        impl Visitor<'_> for Reader {
-            type Value = Text;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a string")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Text, E> {
-                Ok(Text(SecretBytes::from(text.as_bytes())))
-            }
-        }
-        deserializer.deserialize_str(Reader)
-    }
-}
-
 /// When an issued certificate ends: such an answer has no lease, and says its end among its fields.
 fn certificate_end(fields: &Fields<'_>) -> Option<SystemTime> {
     let seconds = fields.get("expiration").filter(|_| fields.contains_key("certificate"))?.get().parse().ok()?;
@@ -183,17 +142,11 @@ fn rotation(fields: &Fields<'_>) -> Option<Duration> {
     fields.get("ttl").filter(|_| rotates)?.get().parse().ok().map(Duration::from_secs)
 }
 
-/// The server's id of a request goes into events: nothing but what an id looks like.
-fn printable_id(id: String) -> Option<String> {
-    let fits =
-        (1..=LONGEST_ID).contains(&id.len()) && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    fits.then_some(id)
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
     use super::*;
+    use crate::secret::{Value, ValueKind};
 
     fn shown(secret: &Secret) -> Vec<(&str, &str, ValueKind)> {
         let text = |value: &'_ Value| std::str::from_utf8(value.bytes.expose()).unwrap().to_owned();

@@ -123,17 +123,36 @@ fn place(auth: &Auth) -> String {
 
 /// No answer at all, or half of one.
 pub(super) fn transport(server: &str, path: &str, error: &reqwest::Error) -> BackendError {
+    lost(&FIELDS, server, path, error)
+}
+
+/// Where a class says what has to be mended when a server cannot be reached.
+pub(in crate::backend) struct Fields {
+    /// Its address.
+    pub(in crate::backend) address: &'static str,
+    /// Whom to trust.
+    pub(in crate::backend) ca: &'static str,
+    /// Whether it may say what is shown to the server.
+    pub(in crate::backend) client_certificate: bool,
+}
+
+const FIELDS: Fields =
+    Fields { address: "spec.vault.address", ca: "spec.vault.caBundle, or caFile,", client_certificate: true };
+
+/// The same for a server of any kind.
+pub(in crate::backend) fn lost(fields: &Fields, server: &str, path: &str, error: &reqwest::Error) -> BackendError {
     let (kind, what) = if error.is_timeout() {
         let what = if error.is_connect() { "no connection in time" } else { "no answer within limits.timeout" };
         (BackendErrorKind::TimedOut, what.to_owned())
-    } else if let Some(cure) = sources(error).find_map(|error| client_certificate(&error.to_string())) {
+    } else if fields.client_certificate
+        && let Some(cure) = sources(error).find_map(|error| client_certificate(&error.to_string())) {
         (BackendErrorKind::Credential, cure.to_owned())
     } else if let Some(tls) = find_tls(error) {
-        (BackendErrorKind::Unavailable, describe_tls(tls))
+        (BackendErrorKind::Unavailable, describe_tls(fields, tls))
     } else if error.is_dns() {
         (
             BackendErrorKind::Unavailable,
-            "the host's name cannot be resolved: look at spec.vault.address and the node's DNS".to_owned(),
+            format!("the host's name cannot be resolved: look at {} and the node's DNS", fields.address),
         )
     } else {
         let what = if error.is_connect() { "no connection" } else { "the connection broke" };
@@ -141,14 +160,15 @@ pub(super) fn transport(server: &str, path: &str, error: &reqwest::Error) -> Bac
         let cause = sources(error).filter_map(|error| error.downcast_ref::<io::Error>()).last().map(io::Error::kind);
         let cause = cause.map_or_else(String::new, |kind| format!(": {kind}"));
         // The alert is lost where the server has closed before the request was written: the handshake was over for us.
-        let shown = error.is_request() && !error.is_connect() && error.url().is_some_and(|url| url.scheme() == "https");
+        let shown = fields.client_certificate
+            && error.is_request() && !error.is_connect() && error.url().is_some_and(|url| url.scheme() == "https");
         let hint = if shown { CLIENT_CERTIFICATE_HINT } else { "" };
         (BackendErrorKind::Unavailable, format!("{what}{cause}{hint}"))
     };
     BackendError::new(kind, format!("{server} did not answer {path}: {what}"))
 }
 
-fn describe_tls(error: &rustls::Error) -> String {
+fn describe_tls(fields: &Fields, error: &rustls::Error) -> String {
     use CertificateError as Wrong;
     match error {
         rustls::Error::InvalidCertificate(wrong) => match wrong {
@@ -159,13 +179,14 @@ fn describe_tls(error: &rustls::Error) -> String {
                 "its TLS certificate is not valid yet: set the node's clock".to_owned()
             }
             Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => {
-                "its TLS certificate is for another name: use a name of the certificate in spec.vault.address"
-                    .to_owned()
+                format!("its TLS certificate is for another name: use a name of the certificate in {}", fields.address)
             }
             // A new authority of the old name shows as a bad signature.
             Wrong::UnknownIssuer | Wrong::BadSignature => {
-                "its TLS certificate has an issuer that is not trusted: set spec.vault.caBundle, or caFile, to the issuer's certificate"
-                    .to_owned()
+                format!(
+                    "its TLS certificate has an issuer that is not trusted: set {} to the issuer's certificate",
+                    fields.ca
+                )
             }
             other => format!("its TLS certificate is not accepted: {other}"),
         },

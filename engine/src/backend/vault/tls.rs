@@ -27,7 +27,7 @@ use crate::secret::SecretBytes;
 use crate::spec::backend::{ClientCertificate, PemSource};
 
 /// Where trust comes from, and the configuration that was last built from it.
-pub(super) struct Trust {
+pub(in crate::backend) struct Trust {
     source: Source,
     client: Option<ClientCertificate>,
     credentials: Arc<dyn CredentialFiles>,
@@ -54,7 +54,7 @@ struct Built {
 
 impl Trust {
     /// Checks what the class says.
-    pub(super) fn new(
+    pub(in crate::backend) fn new(
         ca: Option<&PemSource>,
         client: Option<ClientCertificate>,
         tls: bool,
@@ -77,7 +77,7 @@ impl Trust {
     }
 
     /// The configuration for a new client; the files are asked for each time, which is cheap when they did not change.
-    pub(super) async fn config(&self) -> Result<Arc<ClientConfig>, BackendError> {
+    pub(in crate::backend) async fn config(&self) -> Result<Arc<ClientConfig>, BackendError> {
         let read = async |kind, what: &str, name: &str| {
             let unreadable =
                 |error: Error| BackendError::new(kind, format!("{what} cannot be read: {}", error.message()));
@@ -175,7 +175,7 @@ async fn system_roots() -> Result<Vec<CertificateDer<'static>>, BackendError> {
     if roots.is_empty() {
         return Err(BackendError::new(
             Unavailable,
-            "this system has no certificate authorities to trust: install ca-certificates, or set spec.vault.caBundle, or caFile",
+            "this system has no certificate authorities to trust: install ca-certificates, or set caFile or caBundle",
         ));
     }
     Ok(roots)

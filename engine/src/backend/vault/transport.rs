@@ -4,8 +4,7 @@
 //! The one way to the server.
 //!
 //! What is sent is the path that policy saw, byte for byte: a path that the URL parser would write in another way is not
-//! sent at all. No redirect is followed (it would carry the token to another host), no proxy but the configured one is used, and an
-//! answer is bounded in time and size. The body of a refusal is never read: it may quote what was sent.
+//! sent at all. The body of a refusal is never read: it may quote what was sent.
 
 use std::time::{Duration, SystemTime};
 
@@ -15,17 +14,10 @@ use rustls::ClientConfig;
 use zeroize::Zeroizing;
 
 use super::failure;
+use crate::backend::https::{self, LARGEST, Unread, Way};
 use crate::backend::{BackendError, BackendErrorKind, retry_after};
 use crate::error::Error;
 use crate::proxy::HttpsProxy;
-
-/// Largest answer that is taken, in bytes; the default size of a whole volume.
-const LARGEST: usize = 1024 * 1024;
-/// What a body's buffer starts with where the server does not say its length.
-const FIRST_BUFFER: usize = 8 * 1024;
-/// A connection, with its TLS handshake, that is not there by now will hardly come: the time is better spent on another
-/// address. Half of a request's time where that is less, a quarter where that is more.
-const CONNECT: Duration = Duration::from_secs(3);
 
 const NAMESPACE: HeaderName = HeaderName::from_static("x-vault-namespace");
 /// A server that forwards for browsers refuses requests without it.
@@ -87,30 +79,12 @@ impl Server {
 
     /// A new set of connections; dropping it closes them.
     pub(super) fn connect(&self, tls: &ClientConfig, proxy: Option<&HttpsProxy>) -> Result<Connections, BackendError> {
-        let none =
-            || BackendError::new(BackendErrorKind::Unavailable, format!("no client can be made for {}", self.name()));
-        let mut builder = Client::builder().no_proxy();
-        if let Some(proxy) = proxy {
-            builder = builder.proxy(proxy.to_client().map_err(|_| none())?);
-        }
-        builder
-            .tls_backend_preconfigured(tls.clone())
-            .https_only(self.tls)
-            .redirect(reqwest::redirect::Policy::none())
-            .referer(false)
-            .timeout(self.timeout)
-            .connect_timeout(CONNECT.clamp(self.timeout / 4, self.timeout / 2))
-            .pool_max_idle_per_host(self.parallel)
-            .default_headers(HeaderMap::from_iter([(REQUEST, HeaderValue::from_static("true"))]))
-            .user_agent(concat!("evanesce/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map(|client| Connections {
-                client,
-                origin: self.origin.clone(),
-                name: self.name(),
-                namespace: self.namespace.clone(),
-            })
-            .map_err(|_| none())
+        let way = Way { tls, proxy, https_only: self.tls, timeout: self.timeout, parallel: self.parallel };
+        let headers = HeaderMap::from_iter([(REQUEST, HeaderValue::from_static("true"))]);
+        let client = https::client(&way).and_then(|builder| builder.default_headers(headers).build()).map_err(|_| {
+            BackendError::new(BackendErrorKind::Unavailable, format!("no client can be made for {}", self.name()))
+        })?;
+        Ok(Connections { client, origin: self.origin.clone(), name: self.name(), namespace: self.namespace.clone() })
     }
 }
 
@@ -192,33 +166,17 @@ impl Connections {
         Ok(url)
     }
 
-    /// Reads a body into a buffer of our own, which is wiped when it is dropped and also when it has to grow.
     async fn read(&self, response: &mut Response, path: &str) -> Result<Zeroizing<Vec<u8>>, BackendError> {
-        let too_large = || {
-            BackendError::new(
+        https::read(response).await.map_err(|unread| match unread {
+            Unread::Broken(error) => failure::transport(&self.name, path, &error),
+            Unread::TooLarge => BackendError::new(
                 BackendErrorKind::Malformed,
                 format!(
                     "{} answered {path} with more than {LARGEST} bytes: a secret of that size is not taken",
                     self.name
                 ),
-            )
-        };
-        let announced = response.content_length().unwrap_or(0);
-        let announced = usize::try_from(announced).ok().filter(|length| *length <= LARGEST).ok_or_else(too_large)?;
-        let mut body = Zeroizing::new(Vec::with_capacity(announced.max(FIRST_BUFFER)));
-        while let Some(chunk) = response.chunk().await.map_err(|error| failure::transport(&self.name, path, &error))? {
-            let length = body.len() + chunk.len();
-            if length > LARGEST {
-                return Err(too_large());
-            }
-            if length > body.capacity() {
-                let mut larger = Zeroizing::new(Vec::with_capacity(length.max(2 * body.capacity())));
-                larger.extend_from_slice(&body);
-                body = larger;
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(body)
+            ),
+        })
     }
 }
 

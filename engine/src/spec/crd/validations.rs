@@ -7,6 +7,7 @@
 
 use serde_json::{Value, json};
 
+use crate::backend::aws;
 use crate::backend::role::RoleTemplate;
 use crate::names::BackendName;
 use crate::projection::{FilePath, Mode};
@@ -70,6 +71,9 @@ pub(super) fn of(form: &Form) -> Vec<Validation> {
                 format!("self.matches('^[0-9]{{1,3}}%$') && int(self.replace('%', '')) <= {most}"),
                 values::percentage(*most),
             )]
+        }
+        Form::Region => {
+            vec![quoted("region", "self.matches('^[a-z0-9]+(-[a-z0-9]+)+$')".to_owned(), aws::NOT_A_REGION)]
         }
         Form::Role => role(),
         Form::SecretPath => secret_path(),
