@@ -6,7 +6,7 @@
 //!
 //! Tests here start the **built** `evanesce-csi` and look at it from outside: over its sockets, in
 //! the mount table, in `/proc`. The servers are real where a real one exists ([`openbao`], [`postgres`]), and
-//! small stand-ins where it does not ([`token_review`], [`kubelet`], [`recorder`], [`gate`]). [`world`] puts
+//! small stand-ins where it does not ([`moto`], [`token_review`], [`kubelet`], [`recorder`], [`gate`]). [`world`] puts
 //! them together with one call.
 //!
 //! The tests need root, for mounts. A test that lacks something fails and says what to install;
@@ -23,6 +23,7 @@ pub mod helm;
 pub mod kubelet;
 pub mod many;
 pub mod memory;
+pub mod moto;
 pub mod mounts;
 pub mod openbao;
 pub mod outage;

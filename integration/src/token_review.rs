@@ -50,7 +50,7 @@ pub struct TokenReview {
 }
 
 struct Shared {
-    tokens: ServiceAccountTokens,
+    tokens: Arc<ServiceAccountTokens>,
     reviews: AtomicU64,
 }
 
@@ -64,7 +64,7 @@ impl TokenReview {
         let tls = acceptor(&authority)?;
         let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.context("no free port")?;
         let address = tcp.local_addr()?;
-        let shared = Arc::new(Shared { tokens: ServiceAccountTokens::new()?, reviews: AtomicU64::new(0) });
+        let shared = Arc::new(Shared { tokens: Arc::new(ServiceAccountTokens::new()?), reviews: AtomicU64::new(0) });
         let router = Router::new()
             .route("/apis/authentication.k8s.io/v1/tokenreviews", post(review))
             .with_state(Arc::clone(&shared));
@@ -89,7 +89,7 @@ impl TokenReview {
 
     /// The one who makes tokens that this API knows.
     #[must_use]
-    pub fn tokens(&self) -> &ServiceAccountTokens {
+    pub fn tokens(&self) -> &Arc<ServiceAccountTokens> {
         &self.shared.tokens
     }
 

@@ -34,8 +34,16 @@ pub async fn until_some<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T
 ///
 /// # Panics
 /// When it finds nothing, with `what` in the message.
-pub async fn until_ready<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
-    let patience = Patience::new(what);
+pub async fn until_ready<T>(what: &str, look: impl AsyncFnMut() -> Option<T>) -> T {
+    until_ready_within(SOON, what, look).await
+}
+
+/// As [`until_ready`], for what may take longer than [`SOON`] on a busy machine.
+///
+/// # Panics
+/// When it finds nothing, with `what` in the message.
+pub async fn until_ready_within<T>(limit: Duration, what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
+    let patience = Patience { limit, ..Patience::new(what) };
     loop {
         if let Some(found) = look().await {
             return found;
@@ -47,14 +55,15 @@ pub async fn until_ready<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>
 /// A wait whose loop is the caller's own; it ends [soon](SOON) after it began.
 pub struct Patience<'a> {
     what: &'a str,
-    deadline: Instant,
+    begun: Instant,
+    limit: Duration,
 }
 
 impl<'a> Patience<'a> {
     /// Begins to wait until `what`.
     #[must_use]
     pub fn new(what: &'a str) -> Self {
-        Self { what, deadline: Instant::now() + SOON }
+        Self { what, begun: Instant::now(), limit: SOON }
     }
 
     /// Lets a moment pass.
@@ -62,7 +71,7 @@ impl<'a> Patience<'a> {
     /// # Panics
     /// When it has taken too long, with `what` in the message.
     pub async fn a_moment(&self) {
-        assert!(Instant::now() < self.deadline, "waited {SOON:?} in vain until {}", self.what);
+        assert!(self.begun.elapsed() < self.limit, "waited {:?} in vain until {}", self.limit, self.what);
         a_moment().await;
     }
 }

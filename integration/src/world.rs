@@ -17,6 +17,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use evanesce_proto::kubelet::{Pod, Publish, Token, TokensIn};
@@ -25,6 +26,7 @@ use serde_json::json;
 use crate::authority::Authority;
 use crate::gate::Gate;
 use crate::kubelet::Kubelet;
+use crate::moto::{self, Aws};
 use crate::openbao::{KubernetesRole, OpenBao};
 use crate::plugin::{Options, Plugin};
 use crate::recorder::Recorder;
@@ -164,6 +166,18 @@ impl Setup {
         World::assemble(recorder, cluster, &backend, self).await
     }
 
+    /// A world with AWS for its backend, which is named `aws`: it lets the service account `payments/app` read `payments/*`.
+    /// Its tokens are for [`moto::AUDIENCE`].
+    ///
+    /// # Errors
+    /// When something does not start.
+    pub async fn aws(self) -> Result<World<Aws>> {
+        let cluster = TokenReview::start().await?;
+        let aws = Aws::start(Arc::clone(cluster.tokens())).await?;
+        let class = aws_class(&aws.address());
+        World::assemble(aws, cluster, &class, self).await
+    }
+
     /// A world with a [`Recorder`] behind gates that can have faults, one for each of the backend's addresses. A request
     /// may take two seconds. The gates' authority is the credentials file `ca.pem`.
     ///
@@ -291,6 +305,27 @@ spec:
   allow:
     - {{namespaces: [payments], serviceAccounts: [app], secrets: [\"kv/payments/*\"]}}
 "
+    )
+}
+
+/// A `SecretBackend` named `aws`, for the service account `payments/app` and the secrets `payments/*`.
+#[must_use]
+pub fn aws_class(address: &str) -> String {
+    format!(
+        "apiVersion: evanesce.dev/v1alpha1
+kind: SecretBackend
+metadata: {{name: aws}}
+spec:
+  aws:
+    region: {}
+    endpoint: {address}
+    stsEndpoint: {address}
+    auth: {{webIdentity: {{role: \"{}\"}}}}
+  allow:
+    - {{namespaces: [payments], serviceAccounts: [app], secrets: [\"payments/*\"]}}
+",
+        moto::REGION,
+        moto::ROLE
     )
 }
 

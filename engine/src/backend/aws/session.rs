@@ -105,6 +105,7 @@ impl Session for AwsSession {
             version: Some(Version::new(wanted.version(&version))),
             lease: None,
             expires_at: None,
+            rotates_in: None,
             request_id,
         })
     }
