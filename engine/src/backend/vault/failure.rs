@@ -145,7 +145,8 @@ pub(in crate::backend) fn lost(fields: &Fields, server: &str, path: &str, error:
         let what = if error.is_connect() { "no connection in time" } else { "no answer within limits.timeout" };
         (BackendErrorKind::TimedOut, what.to_owned())
     } else if fields.client_certificate
-        && let Some(cure) = sources(error).find_map(|error| client_certificate(&error.to_string())) {
+        && let Some(cure) = sources(error).find_map(|error| client_certificate(&error.to_string()))
+    {
         (BackendErrorKind::Credential, cure.to_owned())
     } else if let Some(tls) = find_tls(error) {
         (BackendErrorKind::Unavailable, describe_tls(fields, tls))
@@ -161,7 +162,9 @@ pub(in crate::backend) fn lost(fields: &Fields, server: &str, path: &str, error:
         let cause = cause.map_or_else(String::new, |kind| format!(": {kind}"));
         // The alert is lost where the server has closed before the request was written: the handshake was over for us.
         let shown = fields.client_certificate
-            && error.is_request() && !error.is_connect() && error.url().is_some_and(|url| url.scheme() == "https");
+            && error.is_request()
+            && !error.is_connect()
+            && error.url().is_some_and(|url| url.scheme() == "https");
         let hint = if shown { CLIENT_CERTIFICATE_HINT } else { "" };
         (BackendErrorKind::Unavailable, format!("{what}{cause}{hint}"))
     };

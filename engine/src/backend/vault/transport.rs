@@ -81,9 +81,10 @@ impl Server {
     pub(super) fn connect(&self, tls: &ClientConfig, proxy: Option<&HttpsProxy>) -> Result<Connections, BackendError> {
         let way = Way { tls, proxy, https_only: self.tls, timeout: self.timeout, parallel: self.parallel };
         let headers = HeaderMap::from_iter([(REQUEST, HeaderValue::from_static("true"))]);
-        let client = https::client(&way).and_then(|builder| builder.default_headers(headers).build()).map_err(|_| {
-            BackendError::new(BackendErrorKind::Unavailable, format!("no client can be made for {}", self.name()))
-        })?;
+        let client =
+            https::client(&way).and_then(|builder| builder.default_headers(headers).build()).map_err(|_| {
+                BackendError::new(BackendErrorKind::Unavailable, format!("no client can be made for {}", self.name()))
+            })?;
         Ok(Connections { client, origin: self.origin.clone(), name: self.name(), namespace: self.namespace.clone() })
     }
 }
