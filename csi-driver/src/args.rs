@@ -101,6 +101,11 @@ pub struct Args {
     #[arg(long, env = "EVANESCE_STATE_DIR", default_value = "/run/evanesce", value_parser = absolute)]
     pub state_dir: PathBuf,
 
+    /// Where the journal of lease groups is kept, sealed: a directory of this driver's alone, on the node's disk.
+    /// [default: `leases` beside --csi-socket]
+    #[arg(long, env = "EVANESCE_JOURNAL_DIR", value_parser = absolute)]
+    pub journal_dir: Option<PathBuf>,
+
     /// The uid and gid of the half that has no privileges; no other process of the node should have it.
     #[arg(long, env = "EVANESCE_ENGINE_UID", default_value = "60999", value_parser = engine_uid)]
     pub engine_uid: u32,
@@ -167,6 +172,13 @@ impl Args {
         given
             .map(|url| HttpsProxy::parse(url, &self.no_proxy).map_err(|error| format!("--https-proxy: {error}")))
             .transpose()
+    }
+
+    /// The journal's directory. Beside the socket: two drivers have no socket in common, and kubelet's directory of a plugin
+    /// is on the node's disk.
+    #[must_use]
+    pub fn journal_dir(&self) -> PathBuf {
+        self.journal_dir.clone().unwrap_or_else(|| self.csi_socket.with_file_name("leases"))
     }
 
     /// The registration socket.
@@ -312,6 +324,7 @@ mod tests {
         assert_eq!(args.first_delivery_timeout, Duration::from_secs(20));
         assert_eq!(args.http_address, HttpAddress(Some(([127, 0, 0, 1], 9811).into())));
         assert_eq!(args.registration_socket(), PathBuf::from("/registration/csi.evanesce.dev@reg.sock"));
+        assert_eq!(args.journal_dir(), PathBuf::from("/csi/leases"));
     }
 
     #[test]
@@ -371,6 +384,7 @@ mod tests {
         let args = parse(&[
             "--engine-uid=1000",
             "--pods-dir=/pods/",
+            "--journal-dir=/var/lib/evanesce/",
             "--http-address=none",
             "--audit=file:/var/log/a.json",
             "--namespace-tmpfs-limit=8192",
@@ -379,6 +393,7 @@ mod tests {
         .unwrap();
         assert_eq!(args.engine_uid, 1000);
         assert_eq!(args.pods_dir, PathBuf::from("/pods"));
+        assert_eq!(args.journal_dir(), PathBuf::from("/var/lib/evanesce"));
         assert_eq!(args.http_address, HttpAddress(None));
         assert_eq!(args.audit, Audit::File("/var/log/a.json".into()));
         assert_eq!(args.namespace_tmpfs_limit, 8192);

@@ -5,13 +5,16 @@
 //!
 //! This file builds the parts and joins them; what they do is in the files beside it, in the order of the straight line:
 //! [`server`] and [`service`] hear kubelet and the operator, [`publish_request`] parses, [`volumes`] and [`volume`] are the
-//! state, [`plugin`] has the verbs, [`tmpfs_target`] and [`budget`] make room, [`refresher`] and [`adoption`] keep it so; through
+//! state, [`plugin`] has the verbs, [`tmpfs_target`] and [`budget`] make room, [`borrowed`] and
+//! [`journal`] hold what was lent, [`refresher`] and [`adoption`] keep it so; through
 //! [`door`] classes come in, and what happened goes out.
 
 pub mod adoption;
+pub mod borrowed;
 pub mod budget;
 mod door;
 pub mod freshness;
+pub mod journal;
 pub mod keeping;
 pub mod metrics;
 pub mod mounts;
@@ -48,12 +51,14 @@ use evanesce_engine::clock::{Clock, SystemClock};
 use evanesce_engine::crash_point;
 use evanesce_engine::credentials::CredentialFiles;
 use evanesce_engine::deliver::Deliverer;
-use evanesce_engine::fetch::Fetcher;
+use evanesce_engine::fetch::{Backends, Fetcher};
 use evanesce_engine::keep::Keep;
+use evanesce_engine::lease::Lender;
 use evanesce_engine::names::NodeName;
 use evanesce_engine::projection::DigestKey;
 use evanesce_engine::proxy::HttpsProxy;
 use evanesce_engine::reach::Reach;
+use evanesce_engine::sealing::SealingKey;
 use evanesce_proto::csi::identity_server::IdentityServer;
 use evanesce_proto::csi::node_server::NodeServer;
 use evanesce_proto::node::node_admin_server::NodeAdminServer;
@@ -72,6 +77,7 @@ use tracing::{error, info, warn};
 
 use self::budget::Budget;
 use self::door::Door;
+use self::journal::Sealed;
 use self::keeping::{ArenaKeep, WardenFiles};
 use self::metrics::{Memory, Metrics, Scraped};
 use self::mounts::Mounts;
@@ -178,9 +184,21 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
         },
     );
     let fetcher = Fetcher::new(answers, bounds, Arc::clone(&clock), Arc::clone(&metrics) as _);
+    let backends: Arc<dyn Backends> = Arc::new(registry);
+    let sealed = Arc::new(Sealed::new(Arc::new(warden.clone()), SealingKey::derive(digest_key.as_bytes())));
+    let keep: Arc<dyn Keep> = Arc::new(ArenaKeep(arena));
+    let lender = Lender::new(
+        Arc::clone(&sealed) as _,
+        Arc::clone(&keep),
+        Arc::clone(&backends),
+        Arc::clone(&fetcher),
+        Arc::clone(&auditor),
+        Arc::clone(&clock),
+    );
     let deliverer = Deliverer {
         fetcher,
-        backends: Arc::new(registry),
+        lender: Arc::clone(&lender),
+        backends,
         classes: Arc::clone(&classes),
         auditor,
         clock,
@@ -196,10 +214,12 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
         deadlines: Default::default(),
         metrics: Arc::clone(&metrics),
         left_alone: Default::default(),
+        found: Default::default(),
         any_unknown: AtomicBool::new(true),
         tasks: TaskTracker::new(),
     });
     // Before the first call: a republish must find what is there.
+    adoption::find_borrowed(&plugin, &sealed).await?;
     adoption::adopt(&plugin).await?;
     adopted.ready();
     tokio::spawn(async move {
@@ -213,6 +233,9 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
     let loops = TaskTracker::new();
     loops.spawn(refresher::run(Arc::clone(&plugin), changed, stop.clone()));
     loops.spawn(give_back(stop.clone()));
+    if let Some(returns) = lender.returns() {
+        loops.spawn(returns.run(stop.clone()));
+    }
     let (registered, known_to_kubelet) = watch::channel(false);
     if let Some(kubernetes) = kubernetes {
         kubernetes.begin(&plugin, known_to_kubelet, &loops, &stop);
@@ -220,7 +243,6 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
     serve_http(&config, &warden, &readiness, Arc::new(all), &loops, &stop).await?;
     let (refused, mut kubelet_refused) = mpsc::channel(1);
     let identity = IdentityService { driver_name: config.driver_name.clone(), readiness: readiness.clone() };
-    let keep: Arc<dyn Keep> = Arc::new(ArenaKeep(arena));
     let admin_service = AdminService { plugin: Arc::clone(&plugin), node: node.clone() };
     let node = NodeService { plugin: Arc::clone(&plugin), node, keep };
     let services = Routes::new(IdentityServer::new(identity)).add_service(NodeServer::new(node));

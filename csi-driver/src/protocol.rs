@@ -20,6 +20,7 @@ mod ids;
 mod messages;
 
 pub use channel::{Channel, ChannelError, MAX_FDS, MAX_PACKET};
+pub use evanesce_engine::lease::GroupId as LeaseGroupId;
 pub use hello::{
     AuditChoice, ClassesChoice, DigestKey, EngineConfig, Hello, HelloBack, Limits, LogFormat, ProxyChoice, Reduced,
 };
@@ -43,4 +44,4 @@ pub const fn inodes_for(size: u64) -> u64 {
 /// The version of everything in this module; both halves must have the same one.
 ///
 /// They come from the same file, so a difference means the file was exchanged under a running warden.
-pub const PROTOCOL: u32 = 3;
+pub const PROTOCOL: u32 = 4;

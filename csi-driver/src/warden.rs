@@ -2,11 +2,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
 //! The warden: root, and small. It binds the sockets, starts the launcher, gives up what it does not need, and then does a
-//! dozen things on request: mounts, owners, records, descriptors. It sees no secret and no network.
+//! dozen things on request: mounts, owners, records, the journal, descriptors. It sees no secret and no network.
 
 mod backoff;
 mod credentials;
 mod failure;
+mod folder;
+mod journal;
 mod paths;
 mod records;
 mod requests;
@@ -35,6 +37,8 @@ use evanesce_runtime::seccomp::Mounting;
 use evanesce_runtime::{landlock, telemetry};
 
 pub use credentials::CredentialsDir;
+pub use folder::FolderError;
+pub use journal::Journal;
 pub use paths::PodsDir;
 pub use records::{Records, StateDir, StateError};
 pub use requests::{Answer, Requests};
@@ -108,6 +112,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         let csi = bind("--csi-socket", &args.csi_socket)?;
         let registration = bind("--registration-dir", &args.registration_socket())?;
         let admin = bind("--state-dir", &admin_path)?;
+        let journal = Journal::open(&args.journal_dir())?;
         crash_point!("start:sockets-bound");
         let launcher = launcher::start(
             &leave(args, user, proxy.as_ref()),
@@ -119,7 +124,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         let fds = listeners.into_iter().chain(audit.map(Ok)).collect::<io::Result<_>>()?;
         let greeting = Greeting { config: engine_config(args, reduced, proxy.as_ref()), digest_key, fds };
         let volumes = Volumes::new(kernel, pods, owner, args.node_tmpfs_limit).labelled(label);
-        let requests = Requests::new(volumes, records, credentials, csi);
+        let requests = Requests::new(volumes, records, journal, credentials, csi);
         Ok(Supervisor::new(requests, greeting, launcher, signals))
     };
     let ended = serve().and_then(|mut supervisor| Ok(supervisor.run()?));

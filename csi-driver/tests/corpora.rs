@@ -13,8 +13,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use evanesce_csi::protocol::{
-    EngineFrame, ErrorKind, FileIdentity, FromLauncher, HelloBack, Owner, Reply, Request, ToLauncher, WardenError,
-    WardenFrame,
+    EngineFrame, ErrorKind, FileIdentity, FromLauncher, HelloBack, LeaseGroupId, Owner, Reply, Request, ToLauncher,
+    WardenError, WardenFrame,
 };
 use evanesce_engine::backend::sealed::{Recipients, seal};
 use evanesce_engine::secret::SecretBytes;
@@ -192,6 +192,7 @@ fn packets() -> Vec<Seed> {
         [vec![who, fds], postcard::to_allocvec(message).unwrap()].concat()
     }
     let (volume, target) = (|| "csi-1".parse().unwrap(), || "/pods/p/mount".parse().unwrap());
+    let group = || LeaseGroupId::from([7; 16]);
     let identity = FileIdentity { device: 1, inode: 2, size: 3, changed: -4 };
     let file = |path: &str, uid, gid| (path.parse().unwrap(), Owner { uid, gid });
     let files = vec![file("..g1/password", Some(0), Some(2000)), file("..g1/tls/key", None, None)];
@@ -207,6 +208,9 @@ fn packets() -> Vec<Seed> {
         Request::PutRecord { volume: volume(), record: b"{}".to_vec() },
         Request::DropRecord { volume: volume() },
         Request::NextRecord { after: Some(volume()) },
+        Request::PutLease { group: group(), entry: vec![1; 64] },
+        Request::DropLease { group: group() },
+        Request::NextLease { after: Some(group()) },
         Request::AnyUnknown,
         Request::OpenCredential { name: "token".parse().unwrap(), known: Some(identity) },
         Request::Probe,
@@ -216,6 +220,7 @@ fn packets() -> Vec<Seed> {
         Ok(Reply::Done),
         Ok(Reply::Attached { options: vec!["ro".into(), "nosuid".into()] }),
         Ok(Reply::Record { volume: volume(), record: b"{}".to_vec() }),
+        Ok(Reply::Lease { group: group(), entry: vec![1; 64] }),
         Ok(Reply::Credential { identity }),
         Err(WardenError { kind: ErrorKind::Busy, message: "in the way".into() }),
     ];

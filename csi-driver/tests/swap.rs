@@ -103,6 +103,7 @@ fn spec() -> VolumeSpec {
     VolumeSpec {
         refresh: Refresh::default(),
         keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
+        overlap: VolumeSpec::DEFAULT_OVERLAP,
         size: None,
         files: Vec::new(),
     }
@@ -137,6 +138,8 @@ fn volume(root: &Path) -> Volume {
         size,
         refresh: Refresh::default(),
         keep_previous: Duration::ZERO,
+        overlap: Duration::ZERO,
+        borrowed: Default::default(),
         recorded: true,
         generation: 1,
         life: None,

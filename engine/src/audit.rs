@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use crate::backend::{Identity, Login};
 use crate::error::{Error, Kind};
+use crate::lease::Cause;
 use crate::names::{BackendName, VolumeClassName};
 use crate::secret::Version;
 use crate::workload::Workload;
@@ -147,6 +148,12 @@ pub enum Event {
         /// How it ended.
         outcome: Outcome,
     },
+    /// Logins were found that nobody can end any more: they were written down before the node's last boot. They, and what
+    /// came with them, end at their own time.
+    LeasesLost {
+        /// How many.
+        groups: u32,
+    },
     /// A backend was asked to log a workload in.
     LoggedIn {
         /// Whose volume.
@@ -195,6 +202,21 @@ pub enum Event {
         /// The tenant's message.
         message: String,
     },
+    /// A login was ended, and every lease that came with it.
+    Revoked {
+        /// The volume it was made for.
+        subject: Subject,
+        /// Whom the backend took the caller for.
+        identity: Identity,
+        /// The lease group's name.
+        group: String,
+        /// How many leases are known to have come with it.
+        leases: usize,
+        /// Why.
+        cause: Cause,
+        /// How it ended; after a failure the leases end at their own time.
+        outcome: Outcome,
+    },
     /// A volume is gone from its pod.
     Unmounted {
         /// Whose volume; absent for a volume this process never knew.
@@ -213,10 +235,12 @@ impl Event {
             Self::Cancelled { .. } => "cancelled",
             Self::Failed { .. } => "failed",
             Self::Fetched { .. } => "fetch",
+            Self::LeasesLost { .. } => "leases_lost",
             Self::LoggedIn { .. } => "login",
             Self::Mounted { .. } => "mount",
             Self::Refreshed { .. } => "refresh",
             Self::Refused { .. } => "refused",
+            Self::Revoked { .. } => "revoke",
             Self::Unmounted { .. } => "unmount",
         }
     }

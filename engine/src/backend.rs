@@ -32,7 +32,7 @@ use crate::error::{Error, Kind};
 use crate::folder_watch::FolderWatch;
 use crate::names::{BackendName, Namespace, PodUid, ServiceAccountName, ServiceAccountUid};
 use crate::policy::grant::Grant;
-use crate::secret::{Secret, Version};
+use crate::secret::{Secret, SecretBytes, Version};
 use crate::secret_ref::{SecretRef, WirePath};
 use crate::token::{Audience, Token};
 use crate::workload::Workload;
@@ -70,6 +70,12 @@ pub trait Backend: Send + Sync {
         false
     }
 
+    /// Whether an answer may come with a lease: then it is asked for with a login of its volume's own, whose end is the
+    /// lease's.
+    fn lends(&self, _grant: &Grant) -> bool {
+        false
+    }
+
     /// How many grants one [`Session::fetch_batch`] takes; 1 where there is no batch call.
     fn batch_size(&self) -> usize {
         1
@@ -95,6 +101,15 @@ pub trait Backend: Send + Sync {
 
     /// Logs the caller in. `identity` is what [`Backend::identity`] answered for the same caller.
     async fn open(&self, caller: &Caller<'_>, identity: &Identity) -> Result<Box<dyn Session>, BackendError>;
+
+    /// The session of a login that was made as `identity` before, by what [`Session::credential`] said of it. Nothing is asked: whether the
+    /// login is still good is for the requests to hear.
+    async fn resume(&self, _identity: &Identity, _credential: SecretBytes) -> Result<Box<dyn Session>, BackendError> {
+        Err(BackendError::new(
+            BackendErrorKind::Malformed,
+            "this backend lends nothing, so there is nothing to give back",
+        ))
+    }
 
     /// Whether it can be reached at all; cheap, without a login.
     async fn probe(&self) -> Result<(), BackendError>;
@@ -123,6 +138,26 @@ pub trait Session: Send + Sync {
 
     /// What the login gave, for the audit event.
     fn login(&self) -> &Login;
+
+    /// What this login is prolonged and ended with later; `None` where it is not its asker's alone, or never ends.
+    fn credential(&self) -> Option<SecretBytes> {
+        None
+    }
+
+    /// Prolongs the login: how long it is good for from now on; `None` where its backend does not prolong it.
+    async fn renew_login(&self) -> Result<Option<Duration>, BackendError> {
+        Ok(None)
+    }
+
+    /// Prolongs a lease: how long it is good for from now on; `None` where its backend does not prolong it.
+    async fn renew(&self, _lease: &[u8]) -> Result<Option<Duration>, BackendError> {
+        Ok(None)
+    }
+
+    /// Ends the login and every lease that came with it. Done twice, it is done.
+    async fn revoke(&self) -> Result<(), BackendError> {
+        Ok(())
+    }
 
     /// Where its questions are sent: host name and port. Where the login was sent, unless a backend knows better.
     fn endpoint(&self) -> Option<(String, u16)> {
@@ -162,7 +197,7 @@ impl Caller<'_> {
 }
 
 /// Whom a backend takes a caller for: the key under which answers may be shared.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Identity {
     /// The backend.
     pub backend: BackendName,
@@ -177,7 +212,7 @@ pub struct Identity {
 }
 
 /// A caller as a backend tells callers apart.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub struct Principal {
     /// The service account's namespace.
     pub namespace: Namespace,

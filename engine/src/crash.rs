@@ -23,6 +23,8 @@ pub const POINTS: &[&str] = &[
     "publish:claimed",
     "deliver:authorised",
     "deliver:logged-in",
+    "lease:journalled",
+    "lease:lent",
     "deliver:fetched",
     "deliver:rendered",
     "place:made",
@@ -71,6 +73,11 @@ pub const POINTS: &[&str] = &[
     "unpublish:detached",
     "drop:removed",
     "unpublish:dropped",
+    // A lease group: the warden, and what gives it back.
+    "lease:written",
+    "lease:renamed",
+    "lease:removed",
+    "lease:revoked",
     // The end.
     "drain:begun",
 ];

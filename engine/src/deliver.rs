@@ -16,11 +16,12 @@ use crate::clock::Clock;
 use crate::crash_point;
 use crate::error::{Error, Kind};
 use crate::fetch::{Answers, BackendHandle, Backends, Fetch, Fetcher};
+use crate::lease::{LeaseGroup, Lender};
 use crate::names::BackendName;
 use crate::policy;
 use crate::projection::{Digest, DigestKey};
 use crate::render::render;
-use crate::schedule::{Due, Wait, refresh_after};
+use crate::schedule::{Due, Life, Wait, refresh_after};
 use crate::spec::VolumeSpec;
 use crate::target::{Placed, Target};
 use crate::token::Tokens;
@@ -34,6 +35,8 @@ pub struct Deliverer {
     pub classes: Arc<dyn ClassSource>,
     /// Asks them, for all deliveries together.
     pub fetcher: Arc<Fetcher>,
+    /// Borrows for them.
+    pub lender: Arc<Lender>,
     /// Finds backends.
     pub backends: Arc<dyn Backends>,
     /// Hears what happened.
@@ -60,6 +63,8 @@ pub struct Request<'a> {
     pub before: Option<&'a Before>,
     /// Whether everything is read anew: what ends is to be replaced, or somebody wants it.
     pub anew: bool,
+    /// How long what ends is good for from now on, where it was prolonged.
+    pub prolonged: Option<Duration>,
     /// Where in the spread of its class the volume falls: 0 to 1.
     pub chance: f64,
     /// Where the volume is, for the event.
@@ -91,6 +96,8 @@ pub struct Delivered {
     pub placed: Option<Placed>,
     /// The files, by path; empty where nothing was placed.
     pub files: Vec<String>,
+    /// What was borrowed for it, in the place of what was borrowed before; absent where nobody was asked.
+    pub borrowed: Option<Vec<LeaseGroup>>,
 }
 
 /// The classes of one volume, found.
@@ -156,7 +163,7 @@ impl Deliverer {
         let same =
             |before: &&Before| !request.anew && before.revision == classes.revision && !before.secrets.is_empty();
         let known = request.before.filter(same).map(|before| before.secrets.as_slice());
-        let fetch = Fetch::plan(&self.fetcher, scope, request.tokens, asked, grants)?;
+        let fetch = Fetch::plan(&self.fetcher, &self.lender, scope, request.tokens, asked, grants)?;
         let answers = fetch.run(known).await?;
         crash_point!("deliver:fetched");
         Ok((classes, answers))
@@ -204,10 +211,18 @@ impl Deliverer {
         };
         let (spec, now) = (classes.spec, self.clock.now());
         let every = refresh_after(spec.refresh, request.chance);
-        let due = before
-            .due
-            .map_or_else(|| Due::after(Wait::of([], spec.refresh, request.chance), now), |due| due.again(every, now));
-        Ok(Delivered { spec, before: Before { due: Some(due), ..before }, placed: None, files: Vec::new() })
+        let due = match (before.due, request.prolonged) {
+            (Some(due), None) => due.again(every, now),
+            (_, prolonged) => {
+                let lives = before
+                    .secrets
+                    .iter()
+                    .map(|shown| Life { ends_in: prolonged.filter(|_| shown.ends), rotates_in: None });
+                Due::after(Wait::of(lives, spec.refresh, request.chance), now)
+            }
+        };
+        let before = Before { due: Some(due), ..before };
+        Ok(Delivered { spec, before, placed: None, files: Vec::new(), borrowed: None })
     }
 
     async fn place(
@@ -224,12 +239,13 @@ impl Deliverer {
         let wait = Wait::of(answers.lives, spec.refresh, request.chance);
         let due = Some(Due::after(wait, asked));
         let before = Before { secrets: answers.shown, digest: projection.digest(&self.digests), revision, due };
+        let borrowed = Some(answers.borrowed);
         if request.before.is_some_and(|earlier| earlier.digest == before.digest) {
-            return Ok(Delivered { spec, before, placed: None, files: Vec::new() });
+            return Ok(Delivered { spec, before, placed: None, files: Vec::new(), borrowed });
         }
         let files = projection.files().map(|(path, _)| path.to_string()).collect();
         let placed = target.place(&spec, projection, &before).await?;
-        Ok(Delivered { spec, before, placed: Some(placed), files })
+        Ok(Delivered { spec, before, placed: Some(placed), files, borrowed })
     }
 }
 

@@ -7,6 +7,7 @@
 //! that are under way, and answers that stay for a moment.
 
 mod alive;
+mod borrow;
 mod breaker;
 mod bucket;
 mod fetcher;
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 use crate::audit::{Outcome, Purpose, Scope, Shown, Source};
 use crate::backend::{Backend, BackendError, BackendErrorKind, Caller};
 use crate::error::Error;
+use crate::lease::{LeaseGroup, Lender};
 use crate::names::BackendName;
 use crate::policy::{Allow, Grant};
 use crate::schedule::Life;
@@ -35,6 +37,7 @@ use crate::secret_ref::SecretRef;
 use crate::spec::backend::Limits;
 use crate::token::Tokens;
 
+use borrow::Borrowed;
 pub use fetcher::Fetcher;
 use fetcher::{Answer, Found, Order, is_static};
 use gate::Gate;
@@ -78,13 +81,25 @@ pub trait Backends: Send + Sync {
 struct Burst {
     order: Arc<Order>,
     grants: Vec<Grant>,
+    /// Its answers may come with leases.
+    lends: bool,
     /// The login, from the first question that needs one to the burst's end.
     login: Mutex<Option<Arc<Login>>>,
+}
+
+/// What one burst was told.
+struct Asked<'b> {
+    told: Vec<(&'b Grant, Result<Arc<Secret>, Error>)>,
+    /// What has to be given back.
+    group: Option<LeaseGroup>,
+    /// How long the login is good for that ends with what was lent.
+    login: Option<Duration>,
 }
 
 /// Everything one delivery asks, in bursts.
 pub struct Fetch<'a> {
     fetcher: &'a Arc<Fetcher>,
+    lender: &'a Arc<Lender>,
     bursts: Vec<Burst>,
     /// A refresh is there to see what is new: an answer that was asked for before it began is none.
     since: Option<Instant>,
@@ -99,6 +114,7 @@ impl<'a> Fetch<'a> {
     /// [`Kind::Unauthenticated`](crate::error::Kind::Unauthenticated) where a backend's token is missing or expired.
     pub fn plan(
         fetcher: &'a Arc<Fetcher>,
+        lender: &'a Arc<Lender>,
         scope: &Scope,
         tokens: &Tokens,
         now: SystemTime,
@@ -109,8 +125,8 @@ impl<'a> Fetch<'a> {
             let token = handle.backend.audience().map(|audience| tokens.get(audience, now).cloned()).transpose()?;
             let caller = Caller { workload: &scope.subject().workload, token: token.as_deref() };
             let identity = handle.backend.identity(&caller, grant.role())?;
-            let asker = Asker { identity, revision: handle.revision };
-            if let Some(burst) = bursts.iter_mut().find(|burst| *burst.order.asker == asker) {
+            let (asker, lends) = (Asker { identity, revision: handle.revision }, handle.backend.lends(&grant));
+            if let Some(burst) = bursts.iter_mut().find(|it| *it.order.asker == asker && it.lends == lends) {
                 if !burst.grants.iter().any(|other| other.reference() == grant.reference()) {
                     burst.grants.push(grant);
                 }
@@ -119,10 +135,10 @@ impl<'a> Fetch<'a> {
             let (subject, auditor) = (scope.subject().clone(), Arc::clone(scope.auditor()));
             let urgent = scope.purpose() == Purpose::First;
             let order = Arc::new(Order { handle, asker: Arc::new(asker), token, subject, auditor, urgent });
-            bursts.push(Burst { order, grants: vec![grant], login: Mutex::default() });
+            bursts.push(Burst { order, grants: vec![grant], lends, login: Mutex::default() });
         }
         let since = (scope.purpose() == Purpose::Refresh).then(|| fetcher.now());
-        Ok(Self { fetcher, bursts, since, now })
+        Ok(Self { fetcher, lender, bursts, since, now })
     }
 
     /// Asks. With `known`, versions are asked first where that is cheaper, and `None` is the answer if all are as before.
@@ -142,21 +158,43 @@ impl<'a> Fetch<'a> {
         let mut answers = Answers::default();
         let mut failed = None;
         let asked = self.bursts.iter().map(|burst| self.ask(burst).boxed());
-        for (grant, answer) in join_all(asked).await.into_iter().flatten() {
-            match answer {
-                Ok(secret) => answers.add(grant, secret, self.now),
-                Err(error) => failed = failed.or(Some(error)),
+        for Asked { told, group, login } in join_all(asked).await {
+            for (grant, answer) in told {
+                match answer {
+                    Ok(secret) => answers.add(grant, secret, login, self.now),
+                    Err(error) => failed = failed.or(Some(error)),
+                }
             }
+            answers.borrowed.extend(group);
         }
+        // With a failure, what was borrowed goes back here.
         failed.map_or(Ok(Some(answers)), Err)
     }
 
     /// Asks one burst's questions, so many side by side as the backend's limits say.
-    async fn ask<'b>(&self, burst: &'b Burst) -> Vec<(&'b Grant, Result<Arc<Secret>, Error>)> {
+    async fn ask<'b>(&self, burst: &'b Burst) -> Asked<'b> {
         let Order { handle, .. } = burst.order.as_ref();
+        if burst.lends {
+            return self.borrow(burst).await;
+        }
         let batches = burst.grants.chunks(handle.backend.batch_size().max(1));
         let asked: Vec<_> = batches.map(|batch| self.ask_batch(burst, batch).boxed()).collect();
-        stream::iter(asked).buffered(handle.limits.parallel.max(1)).concat().await
+        let told = stream::iter(asked).buffered(handle.limits.parallel.max(1)).concat().await;
+        Asked { told, group: None, login: None }
+    }
+
+    async fn borrow<'b>(&self, burst: &'b Burst) -> Asked<'b> {
+        match borrow::borrow(self.fetcher, self.lender, &burst.order, &burst.grants).await {
+            Ok(Borrowed { answers, group, login }) => {
+                let told = burst.grants.iter().zip(answers).map(|(grant, answer)| (grant, told(grant, answer)));
+                Asked { told: told.collect(), group, login }
+            }
+            // One failure is as many as a delivery tells.
+            Err(error) => {
+                let told = burst.grants.first().map(|grant| (grant, Err(error)));
+                Asked { told: told.into_iter().collect(), group: None, login: None }
+            }
+        }
     }
 
     async fn ask_batch<'b>(&self, burst: &Burst, batch: &'b [Grant]) -> Vec<(&'b Grant, Result<Arc<Secret>, Error>)> {
@@ -214,6 +252,10 @@ impl<'a> Fetch<'a> {
         if grants.peek().is_none() {
             return Ok(true);
         }
+        if burst.lends {
+            // What may have been lent has no version, and what was not lent now may be next time.
+            return Ok(false);
+        }
         let (login, _) = self.fetcher.log_in(&burst.order);
         burst.hold(Arc::clone(&login));
         let session = login.session().await.map_err(|error| error.into_error(handle.backend.name(), "a login"))?;
@@ -260,11 +302,17 @@ pub struct Answers {
     pub shown: Vec<Shown>,
     /// How long they are good for.
     pub lives: Vec<Life>,
+    /// What was borrowed for it.
+    pub borrowed: Vec<LeaseGroup>,
 }
 
 impl Answers {
-    fn add(&mut self, grant: &Grant, secret: Arc<Secret>, now: SystemTime) {
-        let life = Life::of(&secret, now);
+    /// A lease ends with the login that it came with, whatever it says itself.
+    fn add(&mut self, grant: &Grant, secret: Arc<Secret>, login: Option<Duration>, now: SystemTime) {
+        let mut life = Life::of(&secret, now);
+        if secret.lease.is_some() {
+            life.ends_in = life.ends_in.map(|ends| login.map_or(ends, |login| ends.min(login)));
+        }
         self.shown.push(Shown { ends: life.ends_in.is_some(), ..shown(grant, Some(&secret)) });
         self.lives.push(life);
         self.secrets.insert(grant.reference().clone(), secret);

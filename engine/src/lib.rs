@@ -12,7 +12,7 @@
 //!
 //! # The rooms
 //! - Nouns: [`names`], [`workload`], [`token`], [`secret`], [`secret_ref`], [`spec`], [`projection`], [`error`], [`clock`].
-//! - One verb each: [`policy`], [`backend`], [`render`], [`audit`], [`keep`], [`credentials`], [`class_source`] ([`class_dir`]), [`folder_watch`].
+//! - One verb each: [`policy`], [`backend`], [`render`], [`audit`], [`keep`], [`sealing`], [`credentials`], [`class_source`] ([`class_dir`]), [`folder_watch`].
 //! - Verbs with a place: [`fetch`] (many questions), [`generation`] (the swap), [`schedule`] (deadlines).
 //! - The sentence: [`deliver`].
 
@@ -29,6 +29,7 @@ pub mod fetch;
 pub mod folder_watch;
 pub mod generation;
 pub mod keep;
+pub mod lease;
 pub mod names;
 pub mod policy;
 pub mod projection;
@@ -36,6 +37,7 @@ pub mod proxy;
 pub mod reach;
 pub mod render;
 pub mod schedule;
+pub mod sealing;
 pub mod secret;
 pub mod secret_ref;
 pub mod spec;

@@ -17,6 +17,7 @@ use evanesce_engine::clock::SystemClock;
 use evanesce_engine::error::Kind;
 use evanesce_engine::fetch::{BackendHandle, Bounds, Fetch, Fetcher};
 use evanesce_engine::keep::HeapKeep;
+use evanesce_engine::lease::testing::lender;
 use evanesce_engine::names::VolumeClassName;
 use evanesce_engine::policy::{self, Allow, Glob, SecretPattern};
 use evanesce_engine::secret::SecretBytes;
@@ -54,7 +55,8 @@ async fn audited(fake: &FakeBackend, paths: &[&str]) -> Vec<Event> {
     let scope = Scope::open(Arc::clone(&auditor) as _, subject, Purpose::First);
     let bounds = Bounds { entries: 8, bytes: 1 << 16 };
     let fetcher = Fetcher::new(Arc::new(HeapKeep), bounds, Arc::new(SystemClock), Arc::new(()));
-    let fetch = Fetch::plan(&fetcher, &scope, &tokens, SystemTime::now(), grants.collect()).unwrap();
+    let lender = lender(&fetcher, Arc::clone(&auditor) as _);
+    let fetch = Fetch::plan(&fetcher, &lender, &scope, &tokens, SystemTime::now(), grants.collect()).unwrap();
     let answers = fetch.run(None).await;
     scope.close(&answers, |_, _| None);
     auditor.take()

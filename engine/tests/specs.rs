@@ -137,6 +137,7 @@ fn every_key_of_a_later_release_is_refused_by_name() {
                     "SecretBackend",
                     &format!("sealed: {{directory: /a, identityFile: b}}, {allow}, limits: {{{later}: 1}}"),
                 ),
+                ("spec.leases", _) => head("SecretVolume", &format!("files: [{file}}}], leases: {{{later}: x}}")),
                 ("spec.files[]", _) => head("SecretVolume", &format!("files: [{file}, {later}: x}}]")),
                 ("spec.files[].from", _) => {
                     head("SecretVolume", &format!("files: [{{path: a, from: {{backend: b, secret: c, {later}: x}}}}]"))

@@ -38,6 +38,9 @@ pub const KILLS: Count = /*                                   */ Count::new(100,
 /// … spread over so many publishes, refreshes and unpublishes.
 pub const STORM_OPERATIONS: Count = /*                        */ Count::new(1_000, 10_000);
 
+/// Deaths of each victim while pods that come and go are lent credentials.
+pub const LEASE_KILLS: Count = /*                             */ Count::new(20, 100);
+
 impl Count {
     const fn new(ci: u32, full: u32) -> Self {
         Self { ci, full }

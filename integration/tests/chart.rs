@@ -19,10 +19,11 @@ const SETS: [(&str, &str); 4] =
 
 /// What the plugin can be told and the chart need not: where the container has everything, what Kubernetes tells it, and
 /// what only a rootless demo wants.
-const NOT_OFFERED: [&str; 9] = [
+const NOT_OFFERED: [&str; 10] = [
     "--csi-socket",
     "--registration-dir",
     "--state-dir",
+    "--journal-dir",
     "--classes-dir",
     "--sealed-dir",
     "--api-server-host",

@@ -9,14 +9,18 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use evanesce_engine::audit::Event;
 use evanesce_engine::crash_point;
 use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::generation::Generations;
+use evanesce_engine::lease;
 use evanesce_engine::schedule::{random, refresh_after};
+use evanesce_engine::sealing::Unsealable;
 use evanesce_engine::spec::volume::Refresh;
 use evanesce_engine::token::Tokens;
 use tracing::{info, warn};
 
+use crate::engine_half::journal::Sealed;
 use crate::engine_half::plugin::Plugin;
 use crate::engine_half::publish_request::PublishRequest;
 use crate::engine_half::record::Record;
@@ -30,6 +34,38 @@ use crate::protocol::VolumeId;
 const UNTIL_READ: Refresh = Refresh { every: Duration::from_secs(60), jitter_percent: 50 };
 /// Old generations that were found stay this long: whoever made them may have promised as much to a reader.
 const KEEP_FOUND: Duration = Duration::from_secs(60);
+
+/// Reads what an earlier engine half borrowed, for the volumes that are about to be taken over. What does not open was
+/// sealed before the node was rebooted: nobody can give it back, and its leases end at their own time.
+///
+/// # Errors
+/// Only where the journal cannot be read at all.
+pub async fn find_borrowed(plugin: &Plugin, journal: &Sealed) -> Result<(), Error> {
+    let (mut last, mut lost) = (None, 0_u32);
+    while let Some((group, opened)) = journal.next(last.as_ref()).await? {
+        match opened {
+            Ok(entry) => match plugin.deliverer.lender.found(group.clone(), &entry) {
+                Ok(found) => plugin.keep_found(found),
+                Err(error) => warn!(%group, %error, detail = error.detail(), "a lease group is left alone"),
+            },
+            Err(Unsealable::OtherKeyOrDamaged) => {
+                lost += 1;
+                lease::Journal::remove(journal, &group).await?;
+            }
+            // Of a newer version, which will find it.
+            Err(error @ Unsealable::Version(_)) => warn!(%group, %error, "a lease group is left alone"),
+        }
+        last = Some(group);
+    }
+    if lost > 0 {
+        warn!(
+            groups = lost,
+            "what was lent before the node's last boot cannot be given back: it ends when its leases do"
+        );
+        plugin.auditor().record(Event::LeasesLost { groups: lost });
+    }
+    Ok(())
+}
 
 /// Takes over every volume that has a record, one after the other, so that the warden knows over which one this process
 /// died. A record without a volume is dropped; one that cannot be read is left, with its volume, for the version that
@@ -59,7 +95,11 @@ pub async fn adopt(plugin: &Arc<Plugin>) -> Result<usize, Error> {
         }
         last = Some(id);
     }
-    plugin.any_unknown.store(failed || plugin.mounts.any_unknown().await?, Ordering::Relaxed);
+    let any_unknown = failed || plugin.mounts.any_unknown().await?;
+    plugin.any_unknown.store(any_unknown, Ordering::Relaxed);
+    if !any_unknown {
+        plugin.give_back_orphans();
+    }
     crash_point!("adopt:done");
     info!(adopted, "volumes of an earlier engine half are taken over");
     Ok(adopted)
@@ -126,6 +166,7 @@ async fn open(plugin: &Plugin, id: &VolumeId, record: Record, root: OwnedFd) -> 
     let size = plugin.budget.adopt(&subject.workload.namespace, record.size);
     let mut state = State::new(before, generation, size, plugin.clock());
     (state.retired, state.refresh, state.keep_previous) = (old, UNTIL_READ, KEEP_FOUND);
+    plugin.found(id).into_iter().for_each(|group| state.borrowed.adopt(group));
     let volume = Volume::new(id.clone(), record.target, subject, record.group, Tokens::default(), generations, state);
     volume.freshness.renew(plugin.clock().monotonic());
     let state = volume.state.lock().await;

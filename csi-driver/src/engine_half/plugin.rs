@@ -15,6 +15,7 @@ use evanesce_engine::clock::Clock;
 use evanesce_engine::crash_point;
 use evanesce_engine::deliver::{Deliverer, Request};
 use evanesce_engine::error::{Error, Kind};
+use evanesce_engine::lease::{Cause, LeaseGroup};
 use evanesce_engine::schedule::random;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -46,6 +47,8 @@ pub struct Plugin {
     pub metrics: Arc<Metrics>,
     /// Volumes whose records are another version's, and what to say about them.
     pub left_alone: Mutex<HashMap<VolumeId, String>>,
+    /// What an earlier engine half borrowed for volumes that are not taken over yet.
+    pub found: Mutex<HashMap<VolumeId, Vec<LeaseGroup>>>,
     /// Whether a volume may be attached that is not among `volumes`: then each first publish looks.
     pub any_unknown: AtomicBool,
     /// Work that a drain waits for.
@@ -66,6 +69,27 @@ impl Plugin {
     /// Volumes that this version must not touch, but for an unpublish.
     pub fn left_alone(&self) -> MutexGuard<'_, HashMap<VolumeId, String>> {
         self.left_alone.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What an earlier engine half borrowed for this volume.
+    pub fn found(&self, volume: &VolumeId) -> Vec<LeaseGroup> {
+        self.all_found().remove(volume).unwrap_or_default()
+    }
+
+    fn all_found(&self) -> MutexGuard<'_, HashMap<VolumeId, Vec<LeaseGroup>>> {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Keeps what an earlier engine half borrowed, until it is known what became of its volume.
+    pub fn keep_found(&self, group: LeaseGroup) {
+        let Ok(volume) = VolumeId::try_from(group.subject().volume.clone()) else { return };
+        self.all_found().entry(volume).or_default().push(group);
+    }
+
+    /// Gives back what was borrowed for volumes that are not there any more. Those that are left alone may be in use.
+    pub fn give_back_orphans(&self) {
+        let left_alone = self.left_alone();
+        self.all_found().retain(|volume, _| left_alone.contains_key(volume));
     }
 
     /// Makes the volume visible in its pod, or takes the fresh tokens of one that is.
@@ -111,6 +135,7 @@ impl Plugin {
             group: request.group,
             before: None,
             anew: true,
+            prolonged: None,
             chance: random(),
             target_path: request.target.as_str(),
         };
@@ -133,6 +158,8 @@ impl Plugin {
         let mut state = State::new(Some(delivered.before), generation, size, self.clock());
         state.refresh = delivered.spec.refresh;
         state.keep_previous = delivered.spec.keep_previous;
+        state.overlap = delivered.spec.overlap;
+        state.borrowed.replace(delivered.borrowed.unwrap_or_default(), self.clock().monotonic());
         let PublishRequest { volume: id, target, subject, tokens, group } = request;
         let volume = Arc::new(Volume::new(id, target, subject, group, tokens, generations, state));
         volume.freshness.renew(self.clock().monotonic());
@@ -202,7 +229,7 @@ impl Plugin {
 
     async fn remove(&self, volume: Option<&Volume>, id: &VolumeId, target: &TargetPath) -> Result<(), Error> {
         // A refresh was told to stop, and a republish may be mounting the volume again: they come to their end first.
-        let _state = match volume {
+        let state = match volume {
             Some(volume) => Some(volume.state.lock().await),
             None => None,
         };
@@ -213,6 +240,11 @@ impl Plugin {
         self.mounts.drop_record(id).await?;
         crash_point!("unpublish:dropped");
         self.left_alone().remove(id);
+        // Kubelet does not wait for the backend: what goes back is in the journal until it has.
+        self.found(id).into_iter().for_each(|group| group.give_back(Cause::Unmounted));
+        if let Some(mut state) = state {
+            state.borrowed.unmounted();
+        }
         let subject = volume.map(|volume| volume.subject.clone());
         if subject.is_some() {
             info!(volume_id = %id, "volume is unmounted");

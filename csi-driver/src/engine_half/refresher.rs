@@ -43,7 +43,7 @@ const SHORT: Duration = Duration::from_secs(10);
 enum Due {
     /// Ask the backends.
     Refresh(VolumeId),
-    /// Remove generations that are not shown any more.
+    /// Clear away what is not shown any more.
     Sweep(VolumeId),
 }
 
@@ -232,13 +232,16 @@ async fn refresh(plugin: &Plugin, volume: &Volume) {
     let before = state.before.clone();
     let forced = volume.forced();
     let tokens = volume.tokens();
+    let due = state.renews(plugin.clock());
+    let prolonged = if due && forced.is_empty() { prolong(plugin, &mut state).await } else { None };
     let request = Request {
         subject: &volume.subject,
         purpose: Purpose::Refresh,
         tokens: &tokens,
         group: volume.group,
         before: before.as_ref(),
-        anew: !forced.is_empty() || state.renews(plugin.clock()),
+        anew: !forced.is_empty() || due && prolonged.is_none(),
+        prolonged,
         chance: random(),
         target_path: volume.target.as_str(),
     };
@@ -259,12 +262,22 @@ async fn refresh(plugin: &Plugin, volume: &Volume) {
     }
 }
 
+/// Has what the volume was lent prolonged, where that is enough; else all of it is replaced, also where nobody knows why.
+async fn prolong(plugin: &Plugin, state: &mut State) -> Option<Duration> {
+    let before = state.before.as_ref()?;
+    state.borrowed.prolong(&plugin.deliverer.lender, &before.secrets).await
+}
+
 async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivered: Delivered) {
-    let Delivered { spec, before, placed, files: _ } = delivered;
+    let Delivered { spec, before, placed, files: _, borrowed } = delivered;
     let remembered = state.before.as_ref() == Some(&before);
     state.remember(before, plugin.clock());
     state.refresh = spec.refresh;
     state.keep_previous = spec.keep_previous;
+    state.overlap = spec.overlap;
+    if let Some(borrowed) = borrowed {
+        state.borrowed.replace(borrowed, plugin.clock().monotonic() + spec.overlap);
+    }
     if volume.freshness.renew(plugin.clock().monotonic()) {
         info!(volume_id = %volume.id, "volume is fresh again");
     }
@@ -278,10 +291,10 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
     match placed {
         Some(placed) => {
             info!(volume_id = %volume.id, generation = placed.generation, "volume shows a new generation");
-            sweep_later(plugin, volume, state);
         }
         None => debug!(volume_id = %volume.id, "volume is up to date"),
     }
+    sweep_later(plugin, volume, state);
     follow(plugin, volume, state);
 }
 
@@ -293,6 +306,14 @@ pub fn follow(plugin: &Plugin, volume: &Volume, state: &State) {
             volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod,
             wait = ?state.life,
             "a secret of this volume is good for seconds, and replaced that often: raise its TTL (default_ttl of the role)"
+        );
+    }
+    let left = state.life.map(|life| life / 3).filter(|_| !state.borrowed.shown().is_empty());
+    if left.is_some_and(|left| left < state.overlap) && !volume.cut_overlap.swap(true, Ordering::Relaxed) {
+        warn!(
+            volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod,
+            overlap = ?state.overlap, ?left,
+            "what is lent to this volume ends before its overlap does: lower spec.leases.overlap, or raise default_ttl of the role to three times as much"
         );
     }
     let due = state.before.as_ref().and_then(|before| before.due);
@@ -340,10 +361,11 @@ fn failed(plugin: &Plugin, volume: &Volume, state: &State, error: &Error) {
     watch(plugin, volume, state);
 }
 
-/// Removes generations whose time has come.
+/// Removes generations whose time has come, and gives back credentials that nobody uses any more.
 async fn sweep(plugin: &Plugin, volume: &Volume) {
     let mut state = volume.state.lock().await;
     let now = plugin.clock().monotonic();
+    state.borrowed.sweep(now);
     while let Some((number, _)) = state.retired.front().filter(|(_, until)| *until <= now).copied() {
         crash_point!("sweep:begun");
         if let Err(error) = remove(&volume.generations, number).await {
@@ -355,9 +377,9 @@ async fn sweep(plugin: &Plugin, volume: &Volume) {
     sweep_later(plugin, volume, &state);
 }
 
-/// Sets the deadline of the oldest generation that is not shown any more.
+/// Sets the deadline of what is cleared away first.
 pub fn sweep_later(plugin: &Plugin, volume: &Volume, state: &State) {
-    if let Some((_, until)) = state.retired.front() {
-        plugin.deadlines.at(Due::Sweep(volume.id.clone()), *until);
+    if let Some(until) = state.next_sweep() {
+        plugin.deadlines.at(Due::Sweep(volume.id.clone()), until);
     }
 }

@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::engine_half::borrowed::Borrowed;
 use crate::engine_half::budget::Reservation;
 use crate::engine_half::freshness::Freshness;
 use crate::engine_half::publish_request::PublishRequest;
@@ -44,6 +45,8 @@ pub struct Volume {
     pub freshness: Freshness,
     /// Whether it was said that what it shows is good for seconds.
     pub short_lived: AtomicBool,
+    /// Whether it was said that what it is lent ends before its overlap does.
+    pub cut_overlap: AtomicBool,
     tokens: Mutex<Arc<Tokens>>,
     forced: Mutex<Vec<oneshot::Sender<Forced>>>,
     leaving: CancellationToken,
@@ -57,12 +60,16 @@ pub struct State {
     pub generation: u64,
     /// Generations that are not shown any more, with the time until which they stay, the oldest first.
     pub retired: VecDeque<(u64, Instant)>,
+    /// What it was lent, and what it was lent before.
+    pub borrowed: Borrowed,
     /// The volume's share of the node's memory.
     pub size: Reservation,
     /// When to ask again, as its class said last.
     pub refresh: Refresh,
     /// How long a generation stays after it is not shown any more, as its class said last.
     pub keep_previous: Duration,
+    /// How long what was lent stays valid after something else took its place, as its class said last.
+    pub overlap: Duration,
     /// Whether the record says what is shown.
     pub recorded: bool,
     /// When what ends is replaced, by the clock that is never set; the record has it by the other one.
@@ -100,9 +107,11 @@ impl State {
             before: None,
             generation,
             retired: VecDeque::new(),
+            borrowed: Borrowed::default(),
             size,
             refresh: Refresh::default(),
             keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
+            overlap: VolumeSpec::DEFAULT_OVERLAP,
             recorded: true,
             renew: None,
             life: None,
@@ -123,6 +132,12 @@ impl State {
             self.renew = before.due.and_then(|due| due.renews_in(now)).map(|left| clock.monotonic() + left);
         }
         self.before = Some(before);
+    }
+
+    /// When something of the volume is to be cleared away: files, or credentials that others took the place of.
+    pub fn next_sweep(&self) -> Option<Instant> {
+        let files = self.retired.front().map(|(_, until)| *until);
+        [files, self.borrowed.next_sweep()].into_iter().flatten().min()
     }
 
     /// Whether what ends is to be replaced: by either clock.
@@ -154,6 +169,7 @@ impl Volume {
             state: state.into(),
             freshness: Freshness::default(),
             short_lived: AtomicBool::new(false),
+            cut_overlap: AtomicBool::new(false),
             tokens,
             forced: Mutex::default(),
             leaving,

@@ -18,7 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::protocol::{
     AuditChoice, Channel, ChannelError, CredentialName, DigestKey, EngineConfig, EngineFrame, FileIdentity, HelloBack,
-    MAX_OWN, MAX_PACKET, Owner, Reply, Request, TargetPath, VolumeId, VolumePath, WardenError, WardenFrame,
+    LeaseGroupId, MAX_OWN, MAX_PACKET, Owner, Reply, Request, TargetPath, VolumeId, VolumePath, WardenError,
+    WardenFrame,
 };
 
 /// How long the warden may take to say hello.
@@ -297,6 +298,35 @@ impl WardenClient {
         match self.call(Request::NextRecord { after: after.cloned() }).await? {
             (Reply::Record { volume, record }, _) => Ok(Some((volume, record))),
             (Reply::NoMoreRecords, _) => Ok(None),
+            _ => Err(CallError::Answer),
+        }
+    }
+
+    /// Keeps the lease group's entry, sealed: at most [`MAX_RECORD`](crate::protocol::MAX_RECORD) bytes, in place of an
+    /// earlier one.
+    ///
+    /// # Errors
+    /// [`CallError`]; `NoSpace` on a full disk, or where too many groups have not ended.
+    pub async fn put_lease(&self, group: &LeaseGroupId, entry: Vec<u8>) -> Result<(), CallError> {
+        self.done(Request::PutLease { group: group.clone(), entry }).await
+    }
+
+    /// Forgets the lease group's entry. Done twice, it is done.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn drop_lease(&self, group: &LeaseGroupId) -> Result<(), CallError> {
+        self.done(Request::DropLease { group: group.clone() }).await
+    }
+
+    /// The first entry whose lease group sorts after the given one.
+    ///
+    /// # Errors
+    /// [`CallError`].
+    pub async fn next_lease(&self, after: Option<&LeaseGroupId>) -> Result<Option<(LeaseGroupId, Vec<u8>)>, CallError> {
+        match self.call(Request::NextLease { after: after.cloned() }).await? {
+            (Reply::Lease { group, entry }, _) => Ok(Some((group, entry))),
+            (Reply::NoMoreLeases, _) => Ok(None),
             _ => Err(CallError::Answer),
         }
     }

@@ -125,6 +125,8 @@ impl PodEvent {
             | Event::LoggedIn { .. }
             | Event::Mounted { .. }
             | Event::Refused { .. }
+            | Event::LeasesLost { .. }
+            | Event::Revoked { .. }
             | Event::Unmounted { .. } => return None,
         };
         Some((subject, Self { reason, note: cut(note) }))

@@ -232,7 +232,8 @@ mod tests {
     use proptest::prelude::*;
 
     use super::super::{
-        EngineFrame, ErrorKind, FileIdentity, HelloBack, MAX_OWN, Owner, Reply, Request, WardenError, WardenFrame,
+        EngineFrame, ErrorKind, FileIdentity, HelloBack, LeaseGroupId, MAX_OWN, Owner, Reply, Request, WardenError,
+        WardenFrame,
     };
     use super::*;
 
@@ -328,7 +329,8 @@ mod tests {
         for body in [
             postcard::to_allocvec(&(1u32, 7u64, 8u32, "../etc")).unwrap(), // PutRecord for a volume that is a path
             postcard::to_allocvec(&(1u32, 7u64, 2u32, "v", "/pods/../etc")).unwrap(), // Attach outside
-            postcard::to_allocvec(&(1u32, 7u64, 12u32, "a/b", None::<u8>)).unwrap(), // OpenCredential elsewhere
+            postcard::to_allocvec(&(1u32, 7u64, 15u32, "a/b", None::<u8>)).unwrap(), // OpenCredential elsewhere
+            postcard::to_allocvec(&(1u32, 7u64, 12u32, "../csi.sock")).unwrap(), // DropLease of another file
             postcard::to_allocvec(&(1u32, 7u64, 1u32, "v", [("/etc/passwd", (None::<u32>, None::<u32>))].as_slice()))
                 .unwrap(), // Own outside
         ] {
@@ -340,6 +342,7 @@ mod tests {
 
     fn request() -> impl Strategy<Value = Request> {
         let volume = || "[A-Za-z0-9_-][A-Za-z0-9._-]{0,127}".prop_map(|id| id.parse().unwrap());
+        let group = || any::<[u8; 16]>().prop_map(LeaseGroupId::from);
         let target = || "(/[a-z~]{1,20}){1,8}".prop_map(|path| path.parse().unwrap());
         let identity = (any::<u64>(), any::<u64>(), any::<u64>(), any::<i64>())
             .prop_map(|(device, inode, size, changed)| FileIdentity { device, inode, size, changed });
@@ -364,6 +367,10 @@ mod tests {
                 .prop_map(|(volume, record)| Request::PutRecord { volume, record }),
             volume().prop_map(|volume| Request::DropRecord { volume }),
             proptest::option::of(volume()).prop_map(|after| Request::NextRecord { after }),
+            (group(), proptest::collection::vec(any::<u8>(), 0..600))
+                .prop_map(|(group, entry)| Request::PutLease { group, entry }),
+            group().prop_map(|group| Request::DropLease { group }),
+            proptest::option::of(group()).prop_map(|after| Request::NextLease { after }),
             ("[a-z.]{3,255}", proptest::option::of(identity))
                 .prop_map(|(name, known)| Request::OpenCredential { name: name.parse().unwrap(), known }),
             Just(Request::Probe),

@@ -5,10 +5,11 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::LeaseGroupId;
 use super::hello::{Hello, HelloBack};
 use super::ids::{CredentialName, TargetPath, VolumeId, VolumePath};
 
-/// The longest record, in bytes; leaves room for its name in a packet.
+/// The longest record and the longest entry of the journal, in bytes; leaves room for its name in a packet.
 pub const MAX_RECORD: usize = 7 * 1024;
 
 /// The most files one [`Request::Own`] names; the warden holds them open together.
@@ -130,6 +131,24 @@ pub enum Request {
         /// `None` for the first of all.
         after: Option<VolumeId>,
     },
+    /// Keeps what the next engine half must know to end the group's login: at most [`MAX_RECORD`] bytes, sealed. Whatever
+    /// process dies after the answer, they are kept.
+    PutLease {
+        /// The group.
+        group: LeaseGroupId,
+        /// The sealed bytes.
+        entry: Vec<u8>,
+    },
+    /// Forgets the group's entry. Done twice, it is done.
+    DropLease {
+        /// The group.
+        group: LeaseGroupId,
+    },
+    /// The first entry whose group sorts after the given one.
+    NextLease {
+        /// `None` for the first of all.
+        after: Option<LeaseGroupId>,
+    },
     /// Whether a volume is mounted somewhere that this engine half has neither made nor taken over.
     AnyUnknown,
     /// A file of the credentials directory, unless it is still the known one.
@@ -172,6 +191,15 @@ pub enum Reply {
     },
     /// There are no more records.
     NoMoreRecords,
+    /// One entry of the journal.
+    Lease {
+        /// Its group.
+        group: LeaseGroupId,
+        /// The bytes that were put.
+        entry: Vec<u8>,
+    },
+    /// There are no more entries.
+    NoMoreLeases,
     /// The file comes with this, open for reading.
     Credential {
         /// What to pass as `known` next time.

@@ -34,7 +34,7 @@ pub(super) fn failed(doing: impl Display) -> impl FnOnce(std::io::Error) -> Ward
     move |error| {
         let message = format!("{doing}: {error}");
         match error.raw_os_error().map(Errno::from_raw_os_error) {
-            Some(Errno::NOSPC | Errno::NOMEM | Errno::MFILE | Errno::NFILE) => no_space(message),
+            Some(Errno::NOSPC | Errno::DQUOT | Errno::NOMEM | Errno::MFILE | Errno::NFILE) => no_space(message),
             Some(Errno::NOSYS | Errno::OPNOTSUPP) => WardenError { kind: ErrorKind::Unsupported, message },
             Some(Errno::BUSY) => busy(message),
             _ => internal(message),

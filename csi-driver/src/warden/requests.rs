@@ -7,6 +7,7 @@ use std::os::fd::OwnedFd;
 
 use super::credentials::CredentialsDir;
 use super::failure::{busy, failed};
+use super::journal::Journal;
 use super::records::Records;
 use super::sockets::Socket;
 use super::takeover::TakeOver;
@@ -21,7 +22,9 @@ pub struct Requests<K> {
     volumes: Volumes<K>,
     /// What is kept about them.
     records: Records,
-    /// Which of them the engine half is taking over.
+    /// The lease groups that have not ended.
+    journal: Journal,
+    /// Which of the volumes the engine half is taking over.
     take_over: TakeOver,
     /// Files that only root may read.
     credentials: CredentialsDir,
@@ -34,8 +37,14 @@ pub type Answer = Result<(Reply, Option<OwnedFd>), WardenError>;
 
 impl<K: Kernel> Requests<K> {
     /// All that requests can be about.
-    pub fn new(volumes: Volumes<K>, records: Records, credentials: CredentialsDir, csi: Socket) -> Self {
-        Self { volumes, records, take_over: TakeOver::default(), credentials, csi }
+    pub fn new(
+        volumes: Volumes<K>,
+        records: Records,
+        journal: Journal,
+        credentials: CredentialsDir,
+        csi: Socket,
+    ) -> Self {
+        Self { volumes, records, journal, take_over: TakeOver::default(), credentials, csi }
     }
 
     /// The engine half is gone: what it had not attached, nobody will ever fill, and what it was taking over may be why.
@@ -108,6 +117,18 @@ impl<K: Kernel> Requests<K> {
                     None => Reply::NoMoreRecords,
                 }
             }
+            Request::PutLease { group, entry } => {
+                self.journal.put(group, &entry)?;
+                Reply::Done
+            }
+            Request::DropLease { group } => {
+                self.journal.drop_entry(&group)?;
+                Reply::Done
+            }
+            Request::NextLease { after } => match self.journal.next(after.as_ref()) {
+                Some((group, entry)) => Reply::Lease { group, entry },
+                None => Reply::NoMoreLeases,
+            },
             Request::AnyUnknown => Reply::AnyUnknown(self.volumes.any_unknown()?),
             // The supervisor's, which has seen it.
             Request::Ready => Reply::Done,

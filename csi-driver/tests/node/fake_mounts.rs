@@ -12,8 +12,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
+use evanesce_csi::engine_half::journal::Journal;
 use evanesce_csi::engine_half::mounts::Mounts;
-use evanesce_csi::protocol::{Owner, TargetPath, VolumeId, VolumePath};
+use evanesce_csi::protocol::{LeaseGroupId, Owner, TargetPath, VolumeId, VolumePath};
 use evanesce_engine::error::{Error, Kind};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
@@ -31,6 +32,9 @@ pub(crate) enum Call {
     DropRecord,
     NextRecord,
     AnyUnknown,
+    PutLease,
+    DropLease,
+    NextLease,
 }
 
 pub(crate) struct FakeMounts {
@@ -42,6 +46,7 @@ pub(crate) struct FakeMounts {
 struct State {
     volumes: HashMap<VolumeId, Kept>,
     records: BTreeMap<VolumeId, Vec<u8>>,
+    leases: BTreeMap<LeaseGroupId, Vec<u8>>,
     /// Since the last engine half began.
     adopted: HashSet<VolumeId>,
     owned: Vec<Owner>,
@@ -137,6 +142,11 @@ impl FakeMounts {
 
     pub(crate) fn records(&self) -> BTreeMap<VolumeId, Vec<u8>> {
         self.state().records.clone()
+    }
+
+    /// The groups that the journal names.
+    pub(crate) fn leases(&self) -> Vec<LeaseGroupId> {
+        self.state().leases.keys().cloned().collect()
     }
 
     pub(crate) fn set_record(&self, volume: &str, record: Vec<u8>) {
@@ -305,5 +315,27 @@ impl Mounts for FakeMounts {
         }
         let next = state.records.iter().find(|(volume, _)| after.is_none_or(|after| *volume > after));
         Ok(next.map(|(volume, record)| (volume.clone(), record.clone())))
+    }
+}
+
+#[async_trait]
+impl Journal for FakeMounts {
+    async fn put_lease(&self, group: &LeaseGroupId, entry: Vec<u8>) -> Result<(), Error> {
+        self.enter(Call::PutLease).await?;
+        self.state().leases.insert(group.clone(), entry);
+        Ok(())
+    }
+
+    async fn drop_lease(&self, group: &LeaseGroupId) -> Result<(), Error> {
+        self.enter(Call::DropLease).await?;
+        self.state().leases.remove(group);
+        Ok(())
+    }
+
+    async fn next_lease(&self, after: Option<&LeaseGroupId>) -> Result<Option<(LeaseGroupId, Vec<u8>)>, Error> {
+        self.enter(Call::NextLease).await?;
+        let state = self.state();
+        let next = state.leases.iter().find(|(group, _)| after.is_none_or(|after| *group > after));
+        Ok(next.map(|(group, entry)| (group.clone(), entry.clone())))
     }
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, SystemTime};
 
 use evanesce_csi::engine_half::adoption;
 use evanesce_csi::engine_half::budget::Budget;
+use evanesce_csi::engine_half::journal::Sealed;
 use evanesce_csi::engine_half::metrics::{Metrics, Scraped};
 use evanesce_csi::engine_half::plugin::Plugin;
 use evanesce_csi::engine_half::refresher;
@@ -21,10 +22,12 @@ use evanesce_engine::audit::recording::RecordingAuditor;
 use evanesce_engine::backend::fake::FakeBackend;
 use evanesce_engine::clock::Clock;
 use evanesce_engine::deliver::Deliverer;
-use evanesce_engine::fetch::{Bounds, Fetcher};
+use evanesce_engine::fetch::{Backends, Bounds, Fetcher};
 use evanesce_engine::keep::HeapKeep;
+use evanesce_engine::lease::Lender;
 use evanesce_engine::names::NodeName;
 use evanesce_engine::projection::DigestKey;
+use evanesce_engine::sealing::SealingKey;
 use evanesce_proto::csi::node_client::NodeClient;
 use evanesce_proto::csi::node_server::NodeServer;
 use evanesce_proto::csi::{NodePublishVolumeRequest, NodeUnpublishVolumeRequest};
@@ -73,6 +76,7 @@ pub(crate) struct Node {
     pub(crate) metrics: evanesce_runtime::metrics::Metrics,
     pub(crate) channel: Channel,
     pub(crate) clock: Arc<TestClock>,
+    boot: u8,
     _stop: DropGuard,
 }
 
@@ -103,14 +107,26 @@ impl Node {
             classes,
             budget,
             Arc::new(TestClock { start: Instant::now(), ahead: ahead.into() }),
+            1,
         )
         .await
     }
 
     /// The engine half dies and another one starts.
     pub(crate) async fn restart(self) -> Self {
+        let boot = self.boot;
+        self.end_and_start(boot).await
+    }
+
+    /// The node loses what it keeps in memory but its mounts: enough to lose the key that its journal is sealed with.
+    pub(crate) async fn boot(self) -> Self {
+        let boot = self.boot + 1;
+        self.end_and_start(boot).await
+    }
+
+    async fn end_and_start(self, boot: u8) -> Self {
         let Self { backend, mounts, classes, clock, .. } = self;
-        Self::start(backend, mounts, classes, Budget::new(1 << 30, 1 << 30), clock).await
+        Self::start(backend, mounts, classes, Budget::new(1 << 30, 1 << 30), clock, boot).await
     }
 
     async fn start(
@@ -119,6 +135,7 @@ impl Node {
         classes: Arc<MemoryClasses>,
         budget: Arc<Budget>,
         clock: Arc<TestClock>,
+        boot: u8,
     ) -> Self {
         let auditor = Arc::new(RecordingAuditor::default());
         let (counted, mut metrics) = Metrics::declare();
@@ -135,10 +152,22 @@ impl Node {
             clock: Arc::clone(&clock) as _,
         };
         Metrics::look_at(&mut metrics, scraped);
+        let fetcher = Fetcher::new(Arc::new(HeapKeep), bounds, Arc::clone(&clock) as _, Arc::clone(&counted) as _);
+        let backends: Arc<dyn Backends> = Arc::new(OneBackend(backend.clone()));
+        let journal = Arc::new(Sealed::new(Arc::clone(&mounts) as _, SealingKey::derive(&[boot; 32])));
+        let lender = Lender::new(
+            Arc::clone(&journal) as _,
+            Arc::new(HeapKeep),
+            Arc::clone(&backends),
+            Arc::clone(&fetcher),
+            Arc::clone(&auditor) as _,
+            Arc::clone(&clock) as _,
+        );
         let deliverer = Deliverer {
-            fetcher: Fetcher::new(Arc::new(HeapKeep), bounds, Arc::clone(&clock) as _, Arc::clone(&counted) as _),
+            fetcher,
+            lender: Arc::clone(&lender),
             classes: Arc::clone(&classes) as _,
-            backends: Arc::new(OneBackend(backend.clone())),
+            backends,
             auditor: Arc::clone(&auditor) as _,
             clock: Arc::clone(&clock) as _,
             digests: DigestKey::new(&[7; 32]),
@@ -152,17 +181,20 @@ impl Node {
             deadlines: Default::default(),
             metrics: counted,
             left_alone: Default::default(),
+            found: Default::default(),
             any_unknown: true.into(),
             tasks: Default::default(),
         });
+        adoption::find_borrowed(&plugin, &journal).await.unwrap();
         adoption::adopt(&plugin).await.unwrap();
         let stop = CancellationToken::new();
+        tokio::spawn(lender.returns().unwrap().run(stop.clone()));
         tokio::spawn(refresher::run(Arc::clone(&plugin), unbounded_channel().1, stop.clone()));
         let node = NodeName::parse("node-1").unwrap();
         let admin = AdminService { plugin: Arc::clone(&plugin), node: node.clone() };
         let service = NodeService { plugin: Arc::clone(&plugin), node, keep: Arc::new(HeapKeep) };
         let channel = connect(service, admin).await;
-        Self { backend, mounts, classes, auditor, plugin, metrics, channel, clock, _stop: stop.drop_guard() }
+        Self { backend, mounts, classes, auditor, plugin, metrics, channel, clock, boot, _stop: stop.drop_guard() }
     }
 
     pub(crate) fn client(&self) -> NodeClient<Channel> {

@@ -95,7 +95,10 @@ async fn a_clock_that_is_set_back_between_two_looks_at_versions_moves_no_lease()
 #[tokio::test(start_paused = true)]
 async fn a_replacement_that_fails_is_tried_again_before_the_end() {
     let (node, pod) = leased(12 * SECOND).await;
-    node.backend.fail_next(BackendErrorKind::Unavailable, None);
+    // To prolong it, and to have another.
+    for _ in 0..2 {
+        node.backend.fail_next(BackendErrorKind::Unavailable, None);
+    }
     advance(8 * SECOND).await;
     until("the replacement failed", || node.refreshed("unavailable", 1)).await;
     advance(3 * SECOND).await;

@@ -14,6 +14,7 @@ mod fake_mounts;
 mod ground;
 mod health;
 mod late_classes;
+mod leases;
 mod listing;
 mod lives;
 mod raw;

@@ -28,6 +28,7 @@ use evanesce_engine::deliver::Deliverer;
 use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::fetch::{BackendHandle, Backends, Bounds, Fetcher};
 use evanesce_engine::keep::HeapKeep;
+use evanesce_engine::lease::Lender;
 use evanesce_engine::names::{BackendName, Namespace, NodeName, PodName, PodUid, ServiceAccountName, VolumeClassName};
 use evanesce_engine::policy::{Allow, Glob, SecretPattern};
 use evanesce_engine::projection::DigestKey;
@@ -450,11 +451,23 @@ impl Life {
         let bounds = Bounds { entries: 0, bytes: 0 };
         let classes = Arc::new(MemoryClasses::new());
         classes.set("db", spec(&["username kv/db username", "password kv/db password"]));
+        let fetcher = Fetcher::new(Arc::new(HeapKeep), bounds, Arc::clone(&clock) as _, Arc::clone(&metrics) as _);
+        let backends: Arc<dyn Backends> = Arc::new(Store(Arc::new(handle)));
+        let auditor = Arc::new(RecordingAuditor::default());
+        let lender = Lender::new(
+            Arc::new(()),
+            Arc::new(HeapKeep),
+            Arc::clone(&backends),
+            Arc::clone(&fetcher),
+            Arc::clone(&auditor) as _,
+            Arc::clone(&clock) as _,
+        );
         let deliverer = Deliverer {
-            fetcher: Fetcher::new(Arc::new(HeapKeep), bounds, Arc::clone(&clock) as _, Arc::clone(&metrics) as _),
+            fetcher,
+            lender,
             classes,
-            backends: Arc::new(Store(Arc::new(handle))),
-            auditor: Arc::new(RecordingAuditor::default()),
+            backends,
+            auditor,
             clock,
             digests: DigestKey::new(&[7; 32]),
             limit: Duration::from_secs(20),
@@ -467,6 +480,7 @@ impl Life {
             deadlines: Default::default(),
             metrics,
             left_alone: Default::default(),
+            found: Default::default(),
             any_unknown: true.into(),
             tasks: Default::default(),
         });

@@ -7,8 +7,9 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use async_trait::async_trait;
+use evanesce_csi::engine_half::journal::Journal;
 use evanesce_csi::engine_half::mounts::Mounts;
-use evanesce_csi::protocol::{Owner, TargetPath, VolumeId, VolumePath};
+use evanesce_csi::protocol::{LeaseGroupId, Owner, TargetPath, VolumeId, VolumePath};
 use evanesce_engine::backend::fake::FakeBackend;
 use evanesce_engine::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Login, Session};
 use evanesce_engine::error::{Error, Kind};
@@ -161,6 +162,21 @@ impl Mounts for SteppedMounts {
 
     async fn any_unknown(&self) -> Result<bool, Error> {
         self.step(None, Call::AnyUnknown, self.mounts.any_unknown()).await
+    }
+}
+
+#[async_trait]
+impl Journal for SteppedMounts {
+    async fn put_lease(&self, group: &LeaseGroupId, entry: Vec<u8>) -> Result<(), Error> {
+        self.step(None, Call::PutLease, self.mounts.put_lease(group, entry)).await
+    }
+
+    async fn drop_lease(&self, group: &LeaseGroupId) -> Result<(), Error> {
+        self.step(None, Call::DropLease, self.mounts.drop_lease(group)).await
+    }
+
+    async fn next_lease(&self, after: Option<&LeaseGroupId>) -> Result<Option<(LeaseGroupId, Vec<u8>)>, Error> {
+        self.step(None, Call::NextLease, self.mounts.next_lease(after)).await
     }
 }
 

@@ -247,8 +247,10 @@ fn asked_to_stop_it_drains_and_leaves_no_socket() {
         assert_eq!(program.warden.wait().unwrap().code(), Some(0));
         engine.has_ended();
         launcher.has_ended();
-        for directory in ["csi", "registration"] {
-            assert_eq!(fs::read_dir(ground.path(directory)).unwrap().count(), 0, "{directory}");
+        for (directory, stays) in [("csi", &["leases"][..]), ("registration", &[])] {
+            let there: Vec<_> =
+                fs::read_dir(ground.path(directory)).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(there, stays, "{directory}");
         }
         assert!(
             ground.path("state/csi.evanesce.dev/key").exists()
@@ -314,6 +316,7 @@ fn what_is_missing_is_named_with_its_cure() {
         ("--credentials-dir", "absent", "--credentials-dir"),
         ("--registration-dir", "absent", "--registration-dir"),
         ("--csi-socket", "absent/csi.sock", "--csi-socket"),
+        ("--journal-dir", "absent/leases", "--journal-dir"),
     ] {
         let assignment = format!("{flag}={}", ground.path(value).display());
         let arguments = arguments(&ground).into_iter().filter(|argument| !argument.starts_with(flag));

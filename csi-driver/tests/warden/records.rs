@@ -7,7 +7,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use evanesce_csi::protocol::{ErrorKind, MAX_RECORD, VolumeId};
-use evanesce_csi::warden::{Records, StateDir, StateError};
+use evanesce_csi::warden::{FolderError, Records, StateDir, StateError};
 
 use crate::ground::{Ground, mounts_of, volume};
 
@@ -139,7 +139,7 @@ fn somebody_elses_state_directory_is_refused_and_the_given_one_is_left_as_it_is(
 
     fs::create_dir(state.join("other")).unwrap();
     std::os::unix::fs::chown(state.join("other"), Some(1000), None).unwrap();
-    assert!(matches!(StateDir::open(&state, "other"), Err(StateError::Owner { uid: 1000, .. })));
+    assert!(matches!(StateDir::open(&state, "other"), Err(StateError::Folder(FolderError::Owner { uid: 1000, .. }))));
     std::os::unix::fs::symlink("/etc", state.join("link")).unwrap();
-    assert!(matches!(StateDir::open(&state, "link"), Err(StateError::Io { .. })));
+    assert!(matches!(StateDir::open(&state, "link"), Err(StateError::Folder(FolderError::Io { .. }))));
 }

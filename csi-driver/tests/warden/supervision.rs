@@ -16,9 +16,10 @@ use evanesce_csi::engine_half::warden_client::{CallError, Start, WardenClient};
 use evanesce_csi::mount::LinuxKernel;
 use evanesce_csi::protocol::{
     AuditChoice, Channel, ClassesChoice, DigestKey, EngineConfig, EngineFrame, ErrorKind, FromLauncher, HelloBack,
-    Limits, LogFormat, MAX_RECORD, Owner, PROTOCOL, Request, ToLauncher, VolumeId, VolumePath, WardenFrame,
+    LeaseGroupId, Limits, LogFormat, MAX_RECORD, Owner, PROTOCOL, Request, ToLauncher, VolumeId, VolumePath,
+    WardenFrame,
 };
-use evanesce_csi::warden::{CredentialsDir, Fatal, Greeting, Records, Requests, Socket, StateDir, Supervisor};
+use evanesce_csi::warden::{CredentialsDir, Fatal, Greeting, Journal, Records, Requests, Socket, StateDir, Supervisor};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::Mode;
 
@@ -45,8 +46,9 @@ impl Warden {
         let listeners = [&csi, &registration, &admin];
         let fds = listeners.map(|socket| socket.as_fd().try_clone_to_owned().unwrap()).into();
         let credentials = CredentialsDir::open(Some(&ground.path("credentials"))).unwrap();
+        let journal = Journal::open(&ground.path("leases")).unwrap();
         let requests: Requests<LinuxKernel> =
-            Requests::new(ground.volumes(), Records::load(state).unwrap(), credentials, csi);
+            Requests::new(ground.volumes(), Records::load(state).unwrap(), journal, credentials, csi);
         let (ours, launcher) = Channel::pair().unwrap();
         launcher.set_receive_timeout(Some(LONG)).unwrap();
         let (signals, stop) = std::io::pipe().unwrap();
@@ -170,6 +172,18 @@ fn the_client_does_with_the_warden_all_that_a_volume_needs() {
         client.drop_record(&volume("b")).await.unwrap();
         let records = records(&client).await;
         assert_eq!(records, [(volume("a"), b"\"a\"".to_vec()), (volume("c"), b"\"c\"".to_vec())]);
+
+        let groups = [1, 2, 3].map(|number| LeaseGroupId::from([number; 16]));
+        for group in &groups {
+            client.put_lease(group, vec![7; MAX_RECORD]).await.unwrap();
+        }
+        client.drop_lease(&groups[0]).await.unwrap();
+        client.drop_lease(&groups[0]).await.unwrap();
+        let (first, entry) = client.next_lease(None).await.unwrap().unwrap();
+        assert_eq!((&first, entry), (&groups[1], vec![7; MAX_RECORD]));
+        assert_eq!(client.next_lease(Some(&first)).await.unwrap().unwrap().0, groups[2]);
+        assert!(client.next_lease(Some(&groups[2])).await.unwrap().is_none());
+        assert_eq!(refusal(client.put_lease(&first, vec![7; MAX_RECORD + 1]).await), ErrorKind::Invalid);
 
         let token = "token".parse().unwrap();
         let (identity, file) = client.open_credential(&token, None).await.unwrap().unwrap();

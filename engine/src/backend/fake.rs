@@ -25,6 +25,8 @@ use crate::token::Audience;
 const ROOT: &str = "fake/";
 /// How many questions one batch takes.
 const BATCH: usize = 4;
+/// How long a login is good for.
+const LOGIN: Duration = Duration::from_secs(24 * 3600);
 
 /// A backend in memory; clones of the handle share one memory.
 #[derive(Clone)]
@@ -50,6 +52,10 @@ pub struct Counts {
     pub fetches: u64,
     /// Versions that were asked for.
     pub versions: u64,
+    /// Logins that were ended.
+    pub revocations: u64,
+    /// Logins and leases that were prolonged.
+    pub renewals: u64,
     /// The most batches that were under way at one time.
     pub most_side_by_side: u64,
 }
@@ -73,6 +79,14 @@ struct State {
     counts: Counts,
     under_way: u64,
     leases: u64,
+    /// The logins that were not ended, each with what was lent to it.
+    logins: BTreeMap<String, Vec<String>>,
+    /// Logins and leases are prolonged.
+    prolongs: bool,
+    /// No login is ended.
+    keeps: bool,
+    /// Called leased although nothing is lent.
+    lends_nothing: BTreeSet<String>,
 }
 
 #[derive(Default)]
@@ -146,6 +160,18 @@ impl FakeBackend {
         self.memory.state().secrets.entry(path.to_owned()).or_default().lease = Some(duration);
     }
 
+    /// Calls this path leased, and lends nothing with it.
+    pub fn lease_nothing(&self, path: &str) {
+        let mut state = self.memory.state();
+        state.secrets.entry(path.to_owned()).or_default().lease = None;
+        state.lends_nothing.insert(path.to_owned());
+    }
+
+    /// Ends no login any more.
+    pub fn refuse_revocations(&self) {
+        self.memory.state().keeps = true;
+    }
+
     /// Answers of this path end then.
     pub fn expire(&self, path: &str, at: SystemTime) {
         self.memory.state().secrets.entry(path.to_owned()).or_default().expires_at = Some(at);
@@ -208,6 +234,16 @@ impl FakeBackend {
         self.memory.gate.add_permits(Semaphore::MAX_PERMITS - self.memory.gate.available_permits());
     }
 
+    /// Prolongs logins and leases from now on.
+    pub fn prolong(&self) {
+        self.memory.state().prolongs = true;
+    }
+
+    /// The leases that are not given back, in no order that counts.
+    pub fn lent(&self) -> Vec<String> {
+        self.memory.state().logins.values().flatten().cloned().collect()
+    }
+
     /// What it was asked so far.
     pub fn counts(&self) -> Counts {
         self.memory.state().counts
@@ -237,7 +273,13 @@ impl Memory {
         })
     }
 
-    fn read(&self, grant: &Grant) -> Result<Secret, BackendError> {
+    /// Whether the login is there.
+    fn known(&self, token: &str) -> Result<(), BackendError> {
+        let there = self.state().logins.contains_key(token);
+        there.then_some(()).ok_or_else(|| BackendError::new(BackendErrorKind::Denied, "the fake knows no such login"))
+    }
+
+    fn read(&self, grant: &Grant, token: &str) -> Result<Secret, BackendError> {
         let path = strip(grant)?;
         let mut state = self.state();
         let state = &mut *state;
@@ -249,11 +291,11 @@ impl Memory {
         let values = stored.versions[number - 1].iter().map(|(key, text)| (key.clone(), value(text))).collect();
         let Stored { lease, expires_at, rotates_in, .. } = *stored;
         state.leases += 1;
-        let lease = lease.map(|duration| Lease {
-            id: SecretBytes::from(format!("{path}/{}", state.leases).as_bytes()),
-            duration,
-            renewable: true,
-        });
+        let id = format!("{path}/{}", state.leases);
+        if lease.is_some() {
+            state.logins.entry(token.to_owned()).or_default().push(id.clone());
+        }
+        let lease = lease.map(|duration| Lease { id: SecretBytes::from(id.as_bytes()), duration, renewable: true });
         let request_id = Some(format!("fake-{}", state.counts.batches));
         Ok(Secret { values, version: Some(Version::new(number)), lease, expires_at, rotates_in, request_id })
     }
@@ -319,6 +361,15 @@ impl Backend for FakeBackend {
         strip(grant).is_ok_and(endless)
     }
 
+    fn lends(&self, grant: &Grant) -> bool {
+        let state = self.memory.state();
+        let lends = |path| {
+            let leased = state.secrets.get(path).is_some_and(|it| it.lease.is_some());
+            leased && !state.mistaken.contains(path) || state.lends_nothing.contains(path)
+        };
+        strip(grant).is_ok_and(lends)
+    }
+
     fn batch_size(&self) -> usize {
         BATCH
     }
@@ -335,9 +386,22 @@ impl Backend for FakeBackend {
         if wanted && (caller.token.is_none() || self.memory.state().strangers.contains(&who)) {
             return Err(BackendError::new(BackendErrorKind::Unauthenticated, "the fake does not know this caller"));
         }
+        let token = {
+            let mut state = self.memory.state();
+            state.counts.sessions += 1;
+            let token = format!("token-{}", state.counts.logins);
+            state.logins.insert(token.clone(), Vec::new());
+            token
+        };
+        let login = Login { ttl: Some(LOGIN), ..self.login() };
+        Ok(Box::new(FakeSession { memory: Arc::clone(&self.memory), login, token }))
+    }
+
+    async fn resume(&self, _: &Identity, credential: SecretBytes) -> Result<Box<dyn Session>, BackendError> {
         self.memory.state().counts.sessions += 1;
-        let login = Login { ttl: Some(Duration::from_secs(60)), ..self.login() };
-        Ok(Box::new(FakeSession { memory: Arc::clone(&self.memory), login }))
+        let token = String::from_utf8_lossy(credential.expose()).into_owned();
+        let login = Login { performed: false, ..self.login() };
+        Ok(Box::new(FakeSession { memory: Arc::clone(&self.memory), login, token }))
     }
 
     async fn probe(&self) -> Result<(), BackendError> {
@@ -348,6 +412,7 @@ impl Backend for FakeBackend {
 struct FakeSession {
     memory: Arc<Memory>,
     login: Login,
+    token: String,
 }
 
 impl Drop for FakeSession {
@@ -383,7 +448,7 @@ impl Session for FakeSession {
             counts.fetches += 1;
         };
         self.memory.request(count).await?;
-        self.memory.read(grant)
+        self.memory.read(grant, &self.token)
     }
 
     async fn fetch_batch(&self, grants: &[&Grant]) -> Vec<Result<Secret, BackendError>> {
@@ -393,7 +458,7 @@ impl Session for FakeSession {
             counts.fetches += grants.len() as u64;
         };
         match self.memory.request(count).await {
-            Ok(()) => grants.iter().map(|grant| self.memory.read(grant)).collect(),
+            Ok(()) => grants.iter().map(|grant| self.memory.read(grant, &self.token)).collect(),
             Err(BackendError { kind, message, retry_after }) => {
                 let failed = || BackendError { kind, message: message.clone(), retry_after };
                 grants.iter().map(|_| Err(failed())).collect()
@@ -410,5 +475,33 @@ impl Session for FakeSession {
 
     fn login(&self) -> &Login {
         &self.login
+    }
+
+    fn credential(&self) -> Option<SecretBytes> {
+        self.login.performed.then(|| SecretBytes::from(self.token.as_bytes()))
+    }
+
+    async fn renew_login(&self) -> Result<Option<Duration>, BackendError> {
+        self.memory.request(|counts| counts.renewals += 1).await?;
+        self.memory.known(&self.token)?;
+        Ok(self.memory.state().prolongs.then_some(LOGIN))
+    }
+
+    async fn renew(&self, lease: &[u8]) -> Result<Option<Duration>, BackendError> {
+        self.memory.request(|counts| counts.renewals += 1).await?;
+        self.memory.known(&self.token)?;
+        let state = self.memory.state();
+        let path = std::str::from_utf8(lease).ok().and_then(|id| id.rsplit_once('/')).map_or("", |(path, _)| path);
+        Ok(state.secrets.get(path).and_then(|stored| stored.lease))
+    }
+
+    async fn revoke(&self) -> Result<(), BackendError> {
+        self.memory.request(|counts| counts.revocations += 1).await?;
+        self.memory.known(&self.token)?;
+        if self.memory.state().keeps {
+            return Err(BackendError::new(BackendErrorKind::Denied, "the fake ends no login"));
+        }
+        self.memory.state().logins.remove(&self.token);
+        Ok(())
     }
 }

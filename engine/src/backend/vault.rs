@@ -26,12 +26,13 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use crate::backend::{Backend, BackendError, Caller, Identity, Login, Session};
+use crate::backend::{Backend, BackendError, BackendErrorKind, Caller, Identity, Login, Session};
 use crate::credentials::CredentialFiles;
 use crate::error::Error;
 use crate::names::BackendName;
 use crate::policy::Grant;
 use crate::proxy::HttpsProxy;
+use crate::secret::SecretBytes;
 use crate::secret_ref::{SecretRef, WirePath};
 use crate::spec::backend::{Limits, VaultSpec};
 use crate::token::Audience;
@@ -41,7 +42,7 @@ pub use addresses::PassedOver;
 use addresses::{Addresses, Walk};
 use auth::Auth;
 use failure::Doing;
-use login::LoggedIn;
+use login::{LoggedIn, Proof};
 use paths::{KvMounts, Place};
 use session::VaultSession;
 use tls::Trust;
@@ -108,6 +109,29 @@ pub(crate) fn check_pattern(spec: &VaultSpec, pattern: &str) -> Result<(), Error
     KvMounts::parse(&spec.kv_mounts, &spec.kv1_mounts)?.canonical_pattern(pattern).map(drop)
 }
 
+impl VaultBackend {
+    /// Logs in at the first address that answers.
+    async fn log_in(
+        &self,
+        config: &rustls::ClientConfig,
+        identity: &Identity,
+        proof: &Proof<'_>,
+    ) -> Result<Box<dyn Session>, BackendError> {
+        let mut walk = Walk::begin(&self.addresses);
+        loop {
+            let connections = walk.server().connect(config, self.proxy.as_ref())?;
+            match login::log_in(&connections, &self.auth, identity, proof, self.addresses.len() > 1).await {
+                Ok(LoggedIn { token, mut login }) => {
+                    login.endpoint = Some(walk.server().endpoint());
+                    let (at, mounts) = (walk.stay(), Arc::clone(&self.mounts));
+                    return Ok(Box::new(VaultSession { at, connections, mounts, token, login }));
+                }
+                Err(error) => walk.go_on(error)?,
+            }
+        }
+    }
+}
+
 #[async_trait]
 impl Backend for VaultBackend {
     fn name(&self) -> &BackendName {
@@ -139,6 +163,11 @@ impl Backend for VaultBackend {
         self.mounts.place(grant.path()) != Place::Other
     }
 
+    /// Whatever is not a KV mount's may lend.
+    fn lends(&self, grant: &Grant) -> bool {
+        self.mounts.place(grant.path()) == Place::Other
+    }
+
     fn login(&self) -> Login {
         let endpoint = Some(self.addresses.first().endpoint());
         Login { performed: self.auth.performs(), method: self.auth.method(), endpoint, ..Login::default() }
@@ -151,18 +180,14 @@ impl Backend for VaultBackend {
     async fn open(&self, caller: &Caller<'_>, identity: &Identity) -> Result<Box<dyn Session>, BackendError> {
         let config = self.trust.config().await?;
         let proof = self.auth.proof(self.credentials.as_ref(), caller).await?;
-        let mut walk = Walk::begin(&self.addresses);
-        loop {
-            let connections = walk.server().connect(&config, self.proxy.as_ref())?;
-            match login::log_in(&connections, &self.auth, identity, &proof, self.addresses.len() > 1).await {
-                Ok(LoggedIn { token, mut login }) => {
-                    login.endpoint = Some(walk.server().endpoint());
-                    let (at, mounts) = (walk.stay(), Arc::clone(&self.mounts));
-                    return Ok(Box::new(VaultSession { at, connections, mounts, token, login }));
-                }
-                Err(error) => walk.go_on(error)?,
-            }
-        }
+        self.log_in(&config, identity, &proof).await
+    }
+
+    async fn resume(&self, identity: &Identity, credential: SecretBytes) -> Result<Box<dyn Session>, BackendError> {
+        let malformed = || BackendError::new(BackendErrorKind::Malformed, "what was kept of a login is no token");
+        let token = login::header(credential).ok_or_else(malformed)?;
+        let config = self.trust.config().await?;
+        self.log_in(&config, identity, &Proof::Token(token)).await
     }
 
     async fn probe(&self) -> Result<(), BackendError> {

@@ -157,9 +157,29 @@ impl Fetcher {
         request: impl Future<Output = T>,
         failure: impl FnOnce(&T) -> Option<&BackendError>,
     ) -> Result<T, BackendError> {
-        let (kind, urgent) = (order.handle.backend.kind(), order.urgent);
-        let passer = Passer { clock: self.clock.as_ref(), meter: &self.meter, kind, urgent };
-        order.handle.gate.pass(&passer, request, failure).await
+        self.pass_gate(&order.handle, order.urgent, request, failure).await
+    }
+
+    /// The same for a request that has an answer or none, within its backend's time.
+    pub(crate) async fn through<T>(
+        &self,
+        handle: &BackendHandle,
+        urgent: bool,
+        request: impl Future<Output = Result<T, BackendError>>,
+    ) -> Result<T, BackendError> {
+        let patience = handle.backend.patience(handle.limits.timeout);
+        self.pass_gate(handle, urgent, timed(patience, request), |answer| answer.as_ref().err()).await?
+    }
+
+    async fn pass_gate<T>(
+        &self,
+        handle: &BackendHandle,
+        urgent: bool,
+        request: impl Future<Output = T>,
+        failure: impl FnOnce(&T) -> Option<&BackendError>,
+    ) -> Result<T, BackendError> {
+        let passer = Passer { clock: self.clock.as_ref(), meter: &self.meter, kind: handle.backend.kind(), urgent };
+        handle.gate.pass(&passer, request, failure).await
     }
 
     /// Records what a delivery was answered.
@@ -189,7 +209,7 @@ impl Fetcher {
     }
 
     /// Logs in. The event is recorded here, because whoever began it may have left when others still wait.
-    async fn open(self: Arc<Self>, order: Arc<Order>) -> Result<Arc<dyn Session>, BackendError> {
+    pub(super) async fn open(self: Arc<Self>, order: Arc<Order>) -> Result<Arc<dyn Session>, BackendError> {
         let Order { handle, asker, token, subject, auditor, .. } = order.as_ref();
         let caller = Caller { workload: &subject.workload, token: token.as_deref() };
         let patience = handle.backend.patience(handle.limits.timeout);
@@ -217,11 +237,29 @@ impl Fetcher {
     ) -> Answers {
         let session = login.session().await?;
         crate::crash_point!("deliver:logged-in");
+        let (sent, answers) = self.ask_with(&order, session.as_ref(), &grants).await?;
+        // That a secret is not there is no login's fault.
+        let failed =
+            |answer: &Answer| answer.result.as_ref().is_err_and(|error| error.kind != BackendErrorKind::NotFound);
+        if answers.iter().any(failed) {
+            login.retire();
+        }
+        self.settle(&order, questions, &answers, (begun, sent));
+        Ok(answers.into())
+    }
+
+    /// Asks a batch with this session and records what came; with when it was sent.
+    pub(super) async fn ask_with(
+        &self,
+        order: &Order,
+        session: &dyn Session,
+        grants: &[Grant],
+    ) -> Result<(Instant, Vec<Answer>), BackendError> {
         let limit = order.handle.limits.timeout;
         let batch: Vec<&Grant> = grants.iter().collect();
         let (sent, results) = self
             .pass(
-                &order,
+                order,
                 async {
                     let sent = self.now();
                     let results = timed(limit, async { Ok(session.fetch_batch(&batch).await) }).await;
@@ -238,14 +276,9 @@ impl Fetcher {
         let answer = |result: Result<Secret, _>| Answer { result: result.map(Arc::new), endpoint: endpoint.clone() };
         let answers: Vec<Answer> = results.into_iter().map(answer).collect();
         for (grant, answer) in grants.iter().zip(&answers) {
-            self.answered(&order, grant, answer, Source::Asked);
-            // That a secret is not there is no login's fault.
-            if answer.result.as_ref().is_err_and(|error| error.kind != BackendErrorKind::NotFound) {
-                login.retire();
-            }
+            self.answered(order, grant, answer, Source::Asked);
         }
-        self.settle(&order, questions, &answers, (begun, sent));
-        Ok(answers.into())
+        Ok((sent, answers))
     }
 
     /// Keeps what may stay and forgets that it was asked, in one step: whoever comes finds the one or the other.

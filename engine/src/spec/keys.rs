@@ -479,6 +479,7 @@ pub static VOLUME: Table = Table {
             "`10s`",
             "How long the previous files stay after a swap, for readers in the middle of them; up to 10m.",
         ),
+        key("leases", Form::Map(&LEASES), "see below", "What becomes of credentials that were made for the volume."),
         // From two sets of one file with their folders to what is no longer a volume of secrets.
         key(
             "size",
@@ -489,6 +490,20 @@ pub static VOLUME: Table = Table {
     ],
     later: &["maxStale", "notify", "readers"],
     rules: &[&rules::ONE_PLACE],
+};
+
+/// `spec.leases`.
+pub static LEASES: Table = Table {
+    path: "spec.leases",
+    about: "What becomes of credentials that were made for the volume: dynamic database users and other leases.",
+    keys: &[key(
+        "overlap",
+        seconds(0, 3600),
+        "`30s`",
+        "How long a credential stays valid after another one took its place, up to 1h; at least `keepPrevious`.",
+    )],
+    later: &["scope"],
+    rules: &[],
 };
 
 /// `spec.refresh`.
@@ -552,7 +567,7 @@ pub static FROM: Table = Table {
 };
 
 /// Every table, in the order of the reference page.
-pub static TABLES: [&Table; 19] = [
+pub static TABLES: [&Table; 20] = [
     &DOCUMENT,
     &METADATA,
     &BACKEND,
@@ -570,6 +585,7 @@ pub static TABLES: [&Table; 19] = [
     &LIMITS,
     &VOLUME,
     &REFRESH,
+    &LEASES,
     &FILE,
     &FROM,
 ];

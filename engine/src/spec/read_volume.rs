@@ -4,6 +4,7 @@
 //! `spec` of a `SecretVolume`, from the tree to its type.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::error::Error;
 use crate::names::BackendName;
@@ -30,9 +31,12 @@ pub(super) fn read(field: &Field<'_>) -> Result<VolumeSpec, Error> {
             }
             files.push(file);
         }
+        let keep_previous = spec.get("keepPrevious").map_or(Ok(VolumeSpec::DEFAULT_KEEP_PREVIOUS), values::duration)?;
+        let overlap = spec.get("leases").map_or_else(|| Ok(VolumeSpec::DEFAULT_OVERLAP), |it| it.map(overlap))?;
         Ok(VolumeSpec {
             refresh: spec.get("refresh").map_or_else(|| Ok(Refresh::default()), |it| it.map(refresh))?,
-            keep_previous: spec.get("keepPrevious").map_or(Ok(VolumeSpec::DEFAULT_KEEP_PREVIOUS), values::duration)?,
+            keep_previous,
+            overlap: overlap.max(keep_previous),
             size: spec.get("size").map(values::size).transpose()?,
             files,
         })
@@ -45,6 +49,10 @@ fn refresh(refresh: &Section<'_>) -> Result<Refresh, Error> {
         every: refresh.get("every").map_or(Ok(defaults.every), values::duration)?,
         jitter_percent: refresh.get("jitter").map_or(Ok(defaults.jitter_percent), values::percent)?,
     })
+}
+
+fn overlap(leases: &Section<'_>) -> Result<Duration, Error> {
+    leases.get("overlap").map_or(Ok(VolumeSpec::DEFAULT_OVERLAP), values::duration)
 }
 
 fn file(file: &Section<'_>) -> Result<FileSpec, Error> {

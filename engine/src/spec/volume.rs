@@ -15,6 +15,8 @@ pub struct VolumeSpec {
     pub refresh: Refresh,
     /// How long the previous generation stays after a swap.
     pub keep_previous: Duration,
+    /// How long what was lent stays valid after something else took its place; never less than `keep_previous`.
+    pub overlap: Duration,
     /// Size of the tmpfs in bytes; where absent it starts at 1 MiB and grows with what has to fit.
     pub size: Option<u64>,
     /// What to show.
@@ -24,6 +26,8 @@ pub struct VolumeSpec {
 impl VolumeSpec {
     /// How long the previous generation stays where the class does not say.
     pub const DEFAULT_KEEP_PREVIOUS: Duration = Duration::from_secs(10);
+    /// How long what was lent stays valid after a swap where the class does not say.
+    pub const DEFAULT_OVERLAP: Duration = Duration::from_secs(30);
 }
 
 /// When to ask again.

@@ -42,6 +42,12 @@ fn meaning(code: &str) -> &'static str {
             "A new generation took the place of the one before, in one step. `entity` is what was shown, `entity_result` what is shown now."
         }
         "unmount" => "A volume is gone from its pod, and its memory is free.",
+        "revoke" => {
+            "A login of a volume's own was ended at its backend, and with it every lease that came with it; or it could not be, and they end at their own time."
+        }
+        "leases_lost" => {
+            "Logins were found that this node wrote down before its last boot. What they were sealed with is gone, so nobody can end them: they and their leases end at their own time."
+        }
         "refused" => {
             "Policy, the backend or the request's own form said no. Nothing was mounted, or what was mounted stays as it was."
         }
@@ -69,7 +75,9 @@ fn field(path: &str) -> &'static str {
         "actor.process.pid" => "its process id on the node",
         "actor.user.name" => "the service account that it acted for",
         "actor.user.type" | "actor.user.type_id" => "always a service account",
-        "api.operation" => "`fetch`: one secret of a backend; `deliver`: all that a volume shows",
+        "api.operation" => {
+            "`fetch`: one secret of a backend; `deliver`: all that a volume shows; `revoke`: the end of a login"
+        }
         "api.request.uid" => "the backend's name for the request: joins its log with this one",
         "api.service.name" => "the `SecretBackend`",
         "auth_protocol" => "the method of the login",
@@ -110,6 +118,12 @@ fn field(path: &str) -> &'static str {
         "unmapped.answer" => {
             "`asked`: this volume's own question; `shared`, `reused`: the answer to another volume's, by the same identity, \
              which `api.request.uid` names; waited for, or kept for a moment"
+        }
+        "unmapped.lease_group.uid" => "the name of the login and its leases, as the driver's log has it",
+        "unmapped.lease_group.leases" => "how many leases are known to have come with the login",
+        "unmapped.lease_group.cause" => {
+            "`replaced`: another took its place and its overlap is over; `unmounted`: its volume is gone; `undelivered`: its \
+             delivery failed; `orphaned`: an earlier process left it; `empty`: nothing was lent"
         }
         "unmapped.files" => "the files, by their path in the volume",
         "unmapped.gap.cause" => "`queue_full` or `sink_failed`",

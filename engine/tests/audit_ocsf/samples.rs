@@ -9,6 +9,7 @@ use evanesce_engine::audit::ocsf::{Context, Entry, GapCause, LogEvent, Stamp, en
 use evanesce_engine::audit::{Event, Outcome, Purpose, Shown, Source, Subject};
 use evanesce_engine::backend::{Identity, Login, Principal};
 use evanesce_engine::error::Kind;
+use evanesce_engine::lease::Cause;
 use evanesce_engine::names::{
     BackendName, Namespace, NodeName, PodName, PodUid, ServiceAccountName, ServiceAccountUid, VolumeClassName,
 };
@@ -18,12 +19,14 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// Every code that can be on the wire, in the order of the reference page.
-pub(crate) const CODES: [&str; 11] = [
+pub(crate) const CODES: [&str; 13] = [
     "login",
     "fetch",
     "mount",
     "refresh",
     "unmount",
+    "revoke",
+    "leases_lost",
     "refused",
     "failed",
     "cancelled",
@@ -117,10 +120,12 @@ const fn is_sampled(event: &Event) -> bool {
         Event::Cancelled { .. }
         | Event::Failed { .. }
         | Event::Fetched { .. }
+        | Event::LeasesLost { .. }
         | Event::LoggedIn { .. }
         | Event::Mounted { .. }
         | Event::Refreshed { .. }
         | Event::Refused { .. }
+        | Event::Revoked { .. }
         | Event::Unmounted { .. } => true,
     }
 }
@@ -150,11 +155,20 @@ fn events() -> Vec<Event> {
         },
         Event::Refreshed { subject: subject(), generation: 2, before: Vec::new(), after: vec![shown(None)] },
         Event::Unmounted { subject: Some(subject()), volume: "csi-3f2c".into(), target: target.into() },
+        Event::LeasesLost { groups: 3 },
         Event::Unmounted { subject: None, volume: "csi-3f2c".into(), target: target.into() },
     ];
     let ends = Kind::ALL.into_iter().map(Outcome::Failure);
     for outcome in std::iter::once(Outcome::Success).chain(ends) {
         let endpoint = || Some(("vault.example".to_owned(), 8200));
+        events.push(Event::Revoked {
+            subject: subject(),
+            identity: identity(),
+            group: "9f0c1a52b7e64d0f8a3b5c6d7e8f9012".into(),
+            leases: 2,
+            cause: Cause::Replaced,
+            outcome: outcome.clone(),
+        });
         events.push(Event::Fetched {
             subject: subject(),
             identity: identity(),

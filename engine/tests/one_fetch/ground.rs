@@ -16,6 +16,7 @@ use evanesce_engine::clock::SystemClock;
 use evanesce_engine::error::Error;
 use evanesce_engine::fetch::{Answers, BackendHandle, Bounds, Fetch, Fetcher, Meter};
 use evanesce_engine::keep::{HeapKeep, Keep, Kept};
+use evanesce_engine::lease::testing::lender;
 use evanesce_engine::names::VolumeClassName;
 use evanesce_engine::policy::{self, Allow, Glob, SecretPattern};
 use evanesce_engine::secret::SecretBytes;
@@ -49,6 +50,7 @@ impl Node {
     /// One delivery's questions, in a task of their own.
     pub(crate) fn begin(&self, ask: &Ask) -> tokio::task::JoinHandle<Result<Option<Answers>, Error>> {
         let (fetcher, auditor, ask) = (Arc::clone(&self.fetcher), Arc::clone(&self.auditor), ask.clone());
+        let lender = lender(&fetcher, Arc::clone(&auditor) as _);
         tokio::spawn(async move {
             let subject = Subject {
                 volume: ask.volume.clone(),
@@ -56,7 +58,7 @@ impl Node {
                 class: VolumeClassName::parse("app-db").unwrap(),
             };
             let scope = Scope::open(auditor, subject, ask.purpose);
-            let result = match Fetch::plan(&fetcher, &scope, &ask.tokens(), NOW, ask.grants()) {
+            let result = match Fetch::plan(&fetcher, &lender, &scope, &ask.tokens(), NOW, ask.grants()) {
                 Ok(fetch) => fetch.run(ask.known.as_deref()).await,
                 Err(error) => Err(error),
             };

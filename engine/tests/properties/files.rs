@@ -219,6 +219,7 @@ proptest! {
         let spec = VolumeSpec {
             refresh: Refresh::default(),
             keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
+            overlap: VolumeSpec::DEFAULT_OVERLAP,
             size: None,
             files,
         };

@@ -57,6 +57,7 @@ fn secret(read: Option<Secret>, body: &[u8], at: &str) {
     let spec = VolumeSpec {
         refresh: Refresh::default(),
         keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
+        overlap: VolumeSpec::DEFAULT_OVERLAP,
         size: None,
         files: vec![whole],
     };

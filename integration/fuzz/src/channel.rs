@@ -117,6 +117,9 @@ fn request(frame: &EngineFrame) {
         | Request::Detach { volume, target: Some(target) }
         | Request::Adopt { volume, target } => assert!(component(volume.as_str()) && beneath(target.as_str())),
         Request::NextRecord { after } => assert!(after.as_ref().is_none_or(|volume| component(volume.as_str()))),
+        Request::PutLease { group, .. } | Request::DropLease { group } | Request::NextLease { after: Some(group) } => {
+            assert!(component(group.as_str()));
+        }
         Request::OpenCredential { name, .. } => assert!(component(name.as_str())),
         Request::Own { volume, files } => {
             assert!(component(volume.as_str()));
@@ -126,7 +129,7 @@ fn request(frame: &EngineFrame) {
             assert!(component(volume.as_str()) && beneath(target.as_str()));
             assert!(files.iter().all(|(path, _)| beneath(&format!("/{}", path.as_str()))));
         }
-        Request::AnyUnknown | Request::Probe | Request::Ready => {}
+        Request::NextLease { after: None } | Request::AnyUnknown | Request::Probe | Request::Ready => {}
     }
 }
 

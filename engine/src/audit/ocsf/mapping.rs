@@ -6,7 +6,9 @@
 //! | event | class | activity | because |
 //! | --- | --- | --- | --- |
 //! | login | Authentication 3002 | 1 Logon | a service account proves itself to a backend |
+//! | revoke | Authentication 3002 | 2 Logoff | a login ends, and every lease that came with it |
 //! | fetch | API Activity 6003 | 2 Read | one call to a remote service, what CloudTrail's reads become too; or the answer to one that another volume made (`unmapped.answer`) |
+//! | leases_lost | API Activity 6003 | 4 Delete | the calls that would have ended logins, which nobody can make any more |
 //! | mount, unmount | File System Activity 1001 | 12, 13 | the activities carry these very names |
 //! | refresh | Entity Management 3004 | 3 Update | a managed thing, the volume, with what it was and what it is |
 //! | refused, failed, cancelled | API Activity 6003 | 2 Read | the workload's wish to read secrets, which ended without them |
@@ -26,8 +28,8 @@ use std::time::Duration;
 
 use super::record::{
     Actor, Api, ApiActivity, Authentication, Body, Device, Endpoint, Entity, EntityData, EntityManagement,
-    EventLogActivity, Feature, File, FileSystemActivity, Gap, Identity, Metadata, Pod, Process, Product, Record,
-    Request, Resource, SecurityControl, Service, Unmapped, User,
+    EventLogActivity, Feature, File, FileSystemActivity, Gap, Identity, LeaseGroup, Metadata, Pod, Process, Product,
+    Record, Request, Resource, SecurityControl, Service, Unmapped, User,
 };
 use super::{Context, Entry, GapCause, LogEvent, SCHEMA_VERSION, Stamp, cut, epoch_millis, name_of_backend};
 use crate::audit::{Event, Outcome, Purpose, Shown, Subject};
@@ -54,7 +56,9 @@ const LOG_START: Type = (1008, "Event Log Activity", 6, "Start");
 const LOG_STOP: Type = (1008, "Event Log Activity", 7, "Stop");
 const LOG_OTHER: Type = (1008, "Event Log Activity", 99, "Gap");
 const AUTHENTICATION_LOGON: Type = (3002, "Authentication", 1, "Logon");
+const AUTHENTICATION_LOGOFF: Type = (3002, "Authentication", 2, "Logoff");
 const ENTITY_UPDATE: Type = (3004, "Entity Management", 3, "Update");
+const API_DELETE: Type = (6003, "API Activity", 4, "Delete");
 const API_READ: Type = (6003, "API Activity", 2, "Read");
 
 /// What a volume event's line says.
@@ -96,6 +100,17 @@ pub(super) fn event<'a>(context: &'a Context, stamp: &Stamp, event: &'a Event) -
             record.unmapped.identity = Some(taken_for(identity));
             record.unmapped.answer = Some(source.as_str());
             record.unmapped.ttl_seconds = ttl.as_ref().map(Duration::as_secs);
+            record
+        }
+        Event::LeasesLost { groups } => {
+            let body = line.call("revoke", None);
+            let mut record =
+                line.record(API_DELETE, LOW, "leases of before the last boot end by themselves", None, body);
+            (record.status_id, record.status) = FAILURE;
+            record.status_code = Some(Kind::Internal.as_str());
+            let detail =
+                format!("{groups} logins were written down before the node's last boot and cannot be ended any more");
+            record.status_detail = Some(detail.into());
             record
         }
         Event::LoggedIn { subject, identity, login, outcome } => {
@@ -143,6 +158,23 @@ pub(super) fn event<'a>(context: &'a Context, stamp: &Stamp, event: &'a Event) -
             (record.status_id, record.status) = FAILURE;
             record.status_code = Some(kind.as_str());
             record.status_detail = Some(cut(message).into());
+            record
+        }
+        Event::Revoked { subject, identity, group, leases, cause, outcome } => {
+            let body = Body::Authentication(Authentication {
+                user: user(subject),
+                auth_protocol_id: 0,
+                auth_protocol: "Unknown",
+                service: Service { name: identity.backend.as_str() },
+                is_remote: true,
+                src_endpoint: line.node(),
+                dst_endpoint: None,
+            });
+            let message = said(outcome, "login and its leases ended", "login and its leases not ended");
+            let mut record = line.record(AUTHENTICATION_LOGOFF, INFORMATIONAL, message, Some(subject), body);
+            record.close(outcome);
+            record.unmapped.identity = Some(taken_for(identity));
+            record.unmapped.lease_group = Some(LeaseGroup { uid: group, leases: *leases, cause: cause.as_str() });
             record
         }
         Event::Unmounted { subject, volume, target } => {
@@ -240,8 +272,12 @@ impl<'a> Line<'a, '_> {
 
     /// The wish to have a volume's secrets, whose end is not a mount.
     fn deliver(&self, control: Option<SecurityControl>) -> Body<'a> {
+        self.call("deliver", control)
+    }
+
+    fn call(&self, operation: &'static str, control: Option<SecurityControl>) -> Body<'a> {
         Body::ApiActivity(ApiActivity {
-            api: Api { operation: "deliver", service: None, request: None },
+            api: Api { operation, service: None, request: None },
             src_endpoint: self.node(),
             dst_endpoint: None,
             resources: Vec::new(),

@@ -248,6 +248,8 @@ pub(super) struct Unmapped<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) ttl_seconds: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) lease_group: Option<LeaseGroup<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) files: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) secrets: Option<Vec<Resource<'a>>>,
@@ -267,6 +269,7 @@ impl Unmapped<'_> {
             answer,
             request_uid,
             ttl_seconds,
+            lease_group,
             files,
             secrets,
             mount_options,
@@ -279,11 +282,20 @@ impl Unmapped<'_> {
             && answer.is_none()
             && request_uid.is_none()
             && ttl_seconds.is_none()
+            && lease_group.is_none()
             && files.is_none()
             && secrets.is_none()
             && mount_options.is_none()
             && gap.is_none()
     }
+}
+
+/// A login and what came with it.
+#[derive(Serialize)]
+pub(super) struct LeaseGroup<'a> {
+    pub(super) uid: &'a str,
+    pub(super) leases: usize,
+    pub(super) cause: &'static str,
 }
 
 /// The pod. OCSF has no such object, and its `container` wants a container's name or uid, which nobody knows while the

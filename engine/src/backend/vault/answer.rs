@@ -81,7 +81,7 @@ pub(super) fn raw(body: &[u8]) -> Option<Secret> {
     let fields = envelope.data?;
     let (expires_at, rotates_in) = (certificate_end(&fields), rotation(&fields));
     let id = envelope.lease_id.map(|id| SecretBytes::new(id.into_bytes())).filter(|id| !id.is_empty());
-    let lease = id.filter(|_| envelope.lease_duration > 0).map(|id| Lease {
+    let lease = id.map(|id| Lease {
         id,
         duration: Duration::from_secs(envelope.lease_duration),
         renewable: envelope.renewable,
@@ -94,6 +94,12 @@ pub(super) fn raw(body: &[u8]) -> Option<Secret> {
         rotates_in,
         request_id: envelope.request_id.and_then(printable_id),
     })
+}
+
+/// Reads how long a lease that was prolonged is good for.
+pub(super) fn lease_left(body: &[u8]) -> Option<Duration> {
+    let envelope: Envelope<serde::de::IgnoredAny> = serde_json::from_slice(body).ok()?;
+    Some(Duration::from_secs(envelope.lease_duration))
 }
 
 /// Reads a KV path's metadata: `wanted`, or the newest version.
@@ -182,7 +188,7 @@ mod tests {
         assert_eq!(real.id.expose(), b"database/creds/app/1");
         assert_eq!((real.duration, real.renewable), (Duration::from_secs(30), true));
         assert!(lease("", 2_764_800).is_none(), "KV version 1 gives advice, not a lease");
-        assert!(lease("x", 0).is_none());
+        assert!(lease("x", 0).unwrap().duration.is_zero(), "one without an end has to be given back all the same");
     }
 
     #[test]

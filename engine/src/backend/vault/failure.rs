@@ -22,6 +22,8 @@ pub(super) enum Doing<'a> {
     Login(&'a Auth),
     /// A read.
     Read(What),
+    /// A change of a lease or of the login itself.
+    Lease,
     /// A look at its health.
     Probe,
 }
@@ -91,6 +93,11 @@ pub(super) fn refusal(doing: Doing<'_>, server: &str, path: &str, answer: &Answe
         (404 | 405, Doing::Login(auth)) => {
             (auth.refused().0, format!("there is no such login, or no such namespace: look at {}", place(auth)))
         }
+        // Of a token that is over it says no more than of one that may not.
+        (400 | 401 | 403 | 404, Doing::Lease) => (
+            Kind::Denied,
+            "the login is over, or no policy of it allows this: the server's policy `default` does".to_owned(),
+        ),
         (401 | 403, Doing::Read(what)) => (
             Kind::Denied,
             format!("no policy of this login allows it: extend the role's policies{}", what.other_version()),

@@ -4,7 +4,7 @@
 //! One login and the reads it makes.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use async_trait::async_trait;
 use reqwest::header::HeaderValue;
@@ -17,7 +17,19 @@ use super::paths::{KvMounts, Place};
 use super::transport::{Answer, Connections, Request};
 use crate::backend::{BackendError, BackendErrorKind, Login, Session};
 use crate::policy::Grant;
-use crate::secret::{Secret, Version};
+use crate::secret::{Secret, SecretBytes, Version};
+
+/// Where a login is prolonged, and with it what may end with it.
+const RENEW_LOGIN: &str = "auth/token/renew-self";
+/// Where a lease is prolonged by its id.
+const RENEW_LEASE: &str = "sys/leases/renew";
+/// Where a login is ended, and every lease that came with it.
+const REVOKE_LOGIN: &str = "auth/token/revoke-self";
+
+#[derive(serde::Serialize)]
+struct RenewLease<'a> {
+    lease_id: &'a str,
+}
 
 /// A session. Its connections and its token go with it.
 pub(super) struct VaultSession {
@@ -40,6 +52,20 @@ impl VaultSession {
         let answer = match sent {
             Ok(answer) if answer.status != 200 => {
                 Err(failure::refusal(Doing::Read(what), self.connections.name(), path, &answer))
+            }
+            other => other,
+        };
+        self.at.note(&answer);
+        answer
+    }
+
+    /// Changes what the server has of this login. A server that knows nothing of it any more has nothing to change.
+    async fn change(&self, path: &str, body: Vec<u8>) -> Result<Answer, BackendError> {
+        let body = Some(Zeroizing::new(body));
+        let sent = self.connections.send(Request { body, path, query: None, token: Some(&self.token) }).await;
+        let answer = match sent {
+            Ok(answer) if !(200..300).contains(&answer.status) => {
+                Err(failure::refusal(Doing::Lease, self.connections.name(), path, &answer))
             }
             other => other,
         };
@@ -99,5 +125,29 @@ impl Session for VaultSession {
 
     fn login(&self) -> &Login {
         &self.login
+    }
+
+    /// A login that was made here, and nobody else's: the platform's own token is not ended with a volume.
+    fn credential(&self) -> Option<SecretBytes> {
+        self.login.performed.then(|| SecretBytes::from(self.token.as_bytes()))
+    }
+
+    async fn renew_login(&self) -> Result<Option<Duration>, BackendError> {
+        let answer = self.change(RENEW_LOGIN, b"{}".to_vec()).await?;
+        let given = answer::login(&answer.body).ok_or_else(|| self.malformed(RENEW_LOGIN, "a login"))?;
+        Ok(given.ttl)
+    }
+
+    async fn renew(&self, lease: &[u8]) -> Result<Option<Duration>, BackendError> {
+        let id = std::str::from_utf8(lease).map_err(|_| self.malformed(RENEW_LEASE, "asked about a lease of text"))?;
+        let body = serde_json::to_vec(&RenewLease { lease_id: id })
+            .map_err(|_| self.malformed(RENEW_LEASE, "asked about a lease of text"))?;
+        let answer = self.change(RENEW_LEASE, body).await?;
+        let left = answer::lease_left(&answer.body).ok_or_else(|| self.malformed(RENEW_LEASE, "a lease"))?;
+        Ok((!left.is_zero()).then_some(left))
+    }
+
+    async fn revoke(&self) -> Result<(), BackendError> {
+        self.change(REVOKE_LOGIN, b"{}".to_vec()).await.map(drop)
     }
 }

@@ -1,0 +1,204 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Begins groups, prolongs them, and finds those of an earlier process.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+use tracing::debug;
+
+use super::entry::Entry;
+use super::group::{Cause, GroupId, Held, LeaseGroup, Lent};
+use super::{Journal, Returns};
+use crate::audit::{Auditor, Subject};
+use crate::backend::{BackendError, BackendErrorKind, Identity, Session};
+use crate::clock::Clock;
+use crate::error::Error;
+use crate::fetch::{BackendHandle, Backends, Fetcher};
+use crate::keep::Keep;
+use crate::secret::{Secret, SecretBytes};
+
+/// What is prolonged by a smaller share than this of what it was lent for comes to its last end: it is replaced while a third
+/// of its life is still there for the overlap.
+const ENOUGH: f64 = 0.9;
+
+/// Lends on behalf of backends, for all volumes of a node.
+pub struct Lender {
+    pub(super) journal: Arc<dyn Journal>,
+    pub(super) keep: Arc<dyn Keep>,
+    pub(super) backends: Arc<dyn Backends>,
+    pub(super) fetcher: Arc<Fetcher>,
+    pub(super) auditor: Arc<dyn Auditor>,
+    pub(super) clock: Arc<dyn Clock>,
+    returns: UnboundedSender<Box<Held>>,
+    returned: Mutex<Option<UnboundedReceiver<Box<Held>>>>,
+}
+
+/// What a backend gives more.
+struct More {
+    /// Of the login.
+    login: Duration,
+    /// Until the first of everything ends.
+    life: Duration,
+    enough: bool,
+}
+
+/// What an attempt to prolong came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Prolonged {
+    /// Everything is good for so long from now on.
+    For(Duration),
+    /// It ends soon whatever is done: another group has to take its place.
+    Not,
+}
+
+impl Lender {
+    /// Writes down in `journal`, keeps in `keep`, and asks by way of `fetcher`, whose clock and bounds count here too.
+    pub fn new(
+        journal: Arc<dyn Journal>,
+        keep: Arc<dyn Keep>,
+        backends: Arc<dyn Backends>,
+        fetcher: Arc<Fetcher>,
+        auditor: Arc<dyn Auditor>,
+        clock: Arc<dyn Clock>,
+    ) -> Arc<Self> {
+        let (returns, returned) = mpsc::unbounded_channel();
+        let returned = Mutex::new(Some(returned));
+        Arc::new(Self { journal, keep, backends, fetcher, auditor, clock, returns, returned })
+    }
+
+    /// Whoever runs these gives back what is dropped; there is one for each lender.
+    pub fn returns(self: &Arc<Self>) -> Option<Returns> {
+        let returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner).take();
+        returned.map(|returned| Returns::new(Arc::clone(self), returned))
+    }
+
+    /// Begins a group with a login that was just made, and writes it down. Nothing may be asked for with it before.
+    /// `None` where nothing of the login could be given back: it is the platform's own, or there was none.
+    pub(crate) async fn begin(
+        &self,
+        subject: &Subject,
+        identity: &Identity,
+        handle: &Arc<BackendHandle>,
+        session: &dyn Session,
+    ) -> Result<Option<LeaseGroup>, Error> {
+        let Some(credential) = session.credential() else { return Ok(None) };
+        let ends = session.login().ttl.map(|ttl| self.clock.now() + ttl);
+        let entry = Entry::new(subject, identity, ends).with(credential.expose())?;
+        let held = Held {
+            id: GroupId::random()?,
+            subject: subject.clone(),
+            identity: identity.clone(),
+            handle: Some(Arc::clone(handle)),
+            credential: self.keep.keep(credential)?,
+            ends,
+            lent: Vec::new(),
+            cause: Cause::Undelivered,
+        };
+        // Before it is written down: an entry that is half there belongs to a group that is given back.
+        let group = LeaseGroup::new(held, self.returns.clone());
+        self.journal.put(group.id(), entry).await?;
+        crate::crash_point!("lease:journalled");
+        Ok(Some(group))
+    }
+
+    /// The group holds what came with this answer, too.
+    pub(crate) fn lent(&self, group: &mut LeaseGroup, path: &str, secret: &Secret) -> Result<(), Error> {
+        if let Some(lease) = &secret.lease {
+            let id = self.keep.keep(SecretBytes::from(lease.id.expose()))?;
+            let (duration, renewable) = (lease.duration, lease.renewable);
+            group.held_mut().lent.push(Lent { path: path.to_owned(), id, duration, renewable });
+        }
+        Ok(())
+    }
+
+    /// The group of an entry that an earlier process wrote.
+    ///
+    /// # Errors
+    /// Where the entry cannot be read, or there is no room for its credential.
+    pub fn found(&self, id: GroupId, entry: &SecretBytes) -> Result<LeaseGroup, Error> {
+        let read = Entry::read(entry);
+        let (entry, credential) = read.ok_or_else(|| Error::internal("an entry of the lease journal is damaged"))?;
+        let held = Held {
+            id,
+            subject: entry.subject(),
+            identity: entry.identity,
+            handle: None,
+            credential: self.keep.keep(credential)?,
+            ends: entry.ends,
+            lent: Vec::new(),
+            cause: Cause::Orphaned,
+        };
+        Ok(LeaseGroup::new(held, self.returns.clone()))
+    }
+
+    /// Prolongs the login first, because what it lent ends with it, then each lease. Where that is not enough, or cannot be
+    /// said, something else has to take its place: whoever asks for that hears why, too.
+    pub async fn prolong(&self, group: &mut LeaseGroup) -> Prolonged {
+        let held = group.held();
+        if held.lent.is_empty() || !held.lent.iter().all(|lent| lent.renewable) {
+            return Prolonged::Not;
+        }
+        let asked = self.clock.now();
+        match self.ask_for_more(held).await {
+            Ok(Some(more)) => {
+                group.held_mut().ends = Some(asked + more.login);
+                if more.enough { Prolonged::For(more.life) } else { Prolonged::Not }
+            }
+            Ok(None) => Prolonged::Not,
+            Err(error) => {
+                debug!(group = %held.id, backend = %held.identity.backend, %error, "a lease group was not prolonged");
+                Prolonged::Not
+            }
+        }
+    }
+
+    async fn ask_for_more(&self, held: &Held) -> Result<Option<More>, BackendError> {
+        let (handle, session) = self.resume(held).await?;
+        let Some(login) = self.fetcher.through(&handle, false, session.renew_login()).await? else { return Ok(None) };
+        let mut more = More { login, life: login, enough: true };
+        for lent in &held.lent {
+            let left = self.fetcher.through(&handle, false, session.renew(lent.id.expose())).await?;
+            let Some(left) = left.map(|left| left.min(login)) else { return Ok(None) };
+            more.life = more.life.min(left);
+            // What comes close to its last end is prolonged by less than it was lent for.
+            more.enough &= left >= lent.duration.mul_f64(ENOUGH);
+        }
+        Ok(Some(more))
+    }
+
+    /// A session of a group's own login.
+    pub(super) async fn resume(&self, held: &Held) -> Result<(Arc<BackendHandle>, Box<dyn Session>), BackendError> {
+        let handle = match &held.handle {
+            Some(handle) => Arc::clone(handle),
+            None => self
+                .backends
+                .find(&held.identity.backend)
+                .map_err(|error| BackendError::new(BackendErrorKind::Unavailable, error.message()))?,
+        };
+        let credential = SecretBytes::from(held.credential.expose());
+        let session = self.fetcher.through(&handle, false, handle.backend.resume(&held.identity, credential)).await?;
+        Ok((handle, session))
+    }
+
+    /// When a group whose login ends then has nothing left to give back.
+    pub(super) fn is_over(&self, ends: Option<SystemTime>) -> bool {
+        ends.is_some_and(|ends| ends <= self.clock.now())
+    }
+}
+
+/// Whether asking again is answered the same.
+pub(super) fn is_final(kind: BackendErrorKind) -> bool {
+    match kind {
+        BackendErrorKind::Denied
+        | BackendErrorKind::Malformed
+        | BackendErrorKind::NotFound
+        | BackendErrorKind::Unauthenticated => true,
+        BackendErrorKind::Credential
+        | BackendErrorKind::Throttled
+        | BackendErrorKind::TimedOut
+        | BackendErrorKind::Unavailable => false,
+    }
+}

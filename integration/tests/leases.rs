@@ -1,0 +1,284 @@
+// SPDX-FileCopyrightText: The Evanesce Authors
+// SPDX-License-Identifier: Apache-2.0
+
+//! Credentials that are made for a pod, in a real PostgreSQL: always one that logs in, and none left behind.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use evanesce_integration::chance::{Chance, seed};
+use evanesce_integration::kubelet::Kubelet;
+use evanesce_integration::openbao::OpenBao;
+use evanesce_integration::plugin::Plugin;
+use evanesce_integration::postgres::Postgres;
+use evanesce_integration::token_review::{Claims, TokenReview, WorkloadName};
+use evanesce_integration::wait::{self, Patience};
+use evanesce_integration::world::{AUDIENCE, Setup, World, volume};
+use evanesce_integration::{counts, sight};
+use evanesce_proto::kubelet::Publish;
+use serde_json::{Value, json};
+
+/// How many leases logins are tried over.
+const LEASES: usize = 20;
+/// How many pods live side by side.
+const PODS: usize = 4;
+
+/// The class `NAME`: the role `NAME` as two files and as one.
+fn class(name: &str) -> String {
+    format!(
+        "apiVersion: evanesce.dev/v1alpha1
+kind: SecretVolume
+metadata: {{name: {name}, namespace: payments}}
+spec:
+  keepPrevious: 1s
+  leases: {{overlap: 1s}}
+  files:
+    - {{path: username, from: {{backend: vault, secret: database/creds/{name}, key: username}}}}
+    - {{path: password, from: {{backend: vault, secret: database/creds/{name}, key: password}}}}
+    - {{path: db.json, from: {{backend: vault, secret: database/creds/{name}}}}}
+"
+    )
+}
+
+/// How long a lease of the role `app` is good for.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// A world whose OpenBao makes roles in a PostgreSQL: `app` for [`LEASE`], `short` for six seconds and twelve at most.
+async fn ground(setup: Setup) -> (World<OpenBao>, Arc<Postgres>) {
+    let allow = "{namespaces: [payments], serviceAccounts: [app], secrets: [\"database/creds/*\"]}";
+    let setup = setup.class(&format!("{}---\n{}", class("app"), class("short"))).allow(allow).log("info");
+    let (world, postgres) = (setup.openbao().await.unwrap(), Arc::new(Postgres::start().await.unwrap()));
+    let admin = world.backend.admin();
+    admin.enable_database("database", &postgres).await.unwrap();
+    let create = r#"create role "{{name}}" with login password '{{password}}' valid until '{{expiration}}'"#;
+    for (role, lease, longest) in
+        [("app", LEASE, 10 * LEASE), ("short", Duration::from_secs(6), Duration::from_secs(12))]
+    {
+        let (lease, longest) = (lease.as_secs(), longest.as_secs());
+        let role = format!("database/roles/{role}");
+        let body =
+            json!({"db_name": "postgres", "default_ttl": lease, "max_ttl": longest, "creation_statements": create});
+        admin.write(&role, &body).await.unwrap();
+    }
+    admin.policy("payments", r#"path "database/creds/*" { capabilities = ["read"] }"#).await.unwrap();
+    (world, postgres)
+}
+
+/// A client that logs in anew again and again, with what it reads in both safe ways: beneath one open of `..data`, and from
+/// one file.
+#[derive(Default)]
+struct Client {
+    logins: AtomicU32,
+    failed: AtomicU32,
+    enough: AtomicBool,
+}
+
+impl Client {
+    async fn run(self: Arc<Self>, target: std::path::PathBuf, postgres: Arc<Postgres>) {
+        // A connection takes a while to be gone, and PostgreSQL has room for so many.
+        let mut pace = tokio::time::interval(Duration::from_millis(50));
+        while !self.enough.load(Ordering::Relaxed) {
+            pace.tick().await;
+            for read in [beneath, whole] {
+                let (role, password) = read(&target);
+                let logged_in = postgres.log_in(&role, &password).await;
+                let count = if logged_in.is_ok() { &self.logins } else { &self.failed };
+                count.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn beneath(target: &Path) -> (String, String) {
+    let files = sight::generation(target).unwrap();
+    let text = |name: &str| String::from_utf8(files[name].to_vec()).unwrap();
+    (text("username"), text("password"))
+}
+
+fn whole(target: &Path) -> (String, String) {
+    let all: Value = serde_json::from_str(&sight::text(target, "db.json")).unwrap();
+    let text = |key: &str| all[key].as_str().unwrap().to_owned();
+    (text("username"), text("password"))
+}
+
+/// The journal names nothing, and nobody is left in PostgreSQL.
+async fn assert_nothing_lent(plugin: &Plugin, postgres: &Postgres) {
+    // OpenBao stops ending a login when whoever asked for it dies, and hears of it no more: then a lease's own end is the last.
+    let gone = async || postgres.roles().await.unwrap().is_empty();
+    let begun = Instant::now();
+    while begun.elapsed() < LEASE && !gone().await {
+        wait::a_moment().await;
+    }
+    wait::until_ready("no role is left", async || gone().await.then_some(())).await;
+    let journal = plugin.csi_socket().with_file_name("leases");
+    wait::until("the journal is empty", || std::fs::read_dir(&journal).unwrap().next().is_none()).await;
+}
+
+fn events(plugin: &Plugin, code: &str) -> Vec<Value> {
+    plugin.audit().into_iter().filter(|event| event["metadata"]["event_code"] == code).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn over_twenty_leases_every_login_succeeds_and_then_no_role_is_left() {
+    let (world, postgres) = ground(Setup::default()).await;
+    let volumes: Vec<_> = (0..PODS).map(|_| world.volume(&world.pod("payments", "app"), "short")).collect();
+    let client = Arc::<Client>::default();
+    let mut clients = Vec::new();
+    for volume in &volumes {
+        world.kubelet.publish(volume).await.unwrap();
+        let target = volume.target_path().to_owned();
+        clients.push(tokio::spawn(Arc::clone(&client).run(target, Arc::clone(&postgres))));
+    }
+    let replaced = || events(&world.plugin, "revoke").len();
+    for lease in 1..=LEASES {
+        let what = format!("lease {lease} is given back");
+        wait::until(&what, || replaced() >= lease || client.failed.load(Ordering::Relaxed) > 0).await;
+    }
+    client.enough.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+    let (logins, failed) = (client.logins.load(Ordering::Relaxed), client.failed.load(Ordering::Relaxed));
+    assert!(failed == 0 && logins > 100, "{failed} of {} logins failed\n{}", logins + failed, world.plugin.log());
+    for revoked in events(&world.plugin, "revoke") {
+        assert_eq!(
+            (&revoked["status"], &revoked["unmapped"]["lease_group"]["cause"]),
+            (&json!("Success"), &json!("replaced"))
+        );
+    }
+    // Each was prolonged first, as long as its end allowed.
+    let requests = world.backend.requests().unwrap();
+    let asked = |path: &str| requests.iter().filter(|request| request.path == path).count();
+    assert!(asked("auth/token/renew-self") >= LEASES);
+    for volume in &volumes {
+        world.kubelet.unpublish(volume).await.unwrap();
+    }
+    assert_nothing_lent(&world.plugin, &postgres).await;
+}
+
+/// Whom the storm kills.
+#[derive(Debug, Clone, Copy)]
+enum Victim {
+    Engine,
+    Warden,
+    Both,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_is_killed_whenever_what_pods_hold_logs_in_and_what_they_held_is_gone() {
+    let seed = seed();
+    let (world, postgres) = ground(Setup::default()).await;
+    let World { mut plugin, kubelet, backend: _backend, cluster, scratch: _scratch } = world;
+    let node =
+        Arc::new(Node { kubelet, cluster, postgres: Arc::clone(&postgres), over: false.into(), lives: 0.into() });
+    let pods: Vec<_> = (0..PODS).map(|slot| tokio::spawn(Arc::clone(&node).live(slot, seed))).collect();
+    let mut chance = Chance::new(seed, u64::MAX);
+    for victim in [Victim::Engine, Victim::Warden, Victim::Both] {
+        for kill in 0..counts::LEASE_KILLS.get() {
+            let lives = node.lives.load(Ordering::Relaxed) + 1 + chance.below(2);
+            let goes_on = || node.lives.load(Ordering::Relaxed) >= lives || pods.iter().any(|pod| pod.is_finished());
+            wait::until(&format!("seed {seed}: pods live on before kill {kill} of {victim:?}"), goes_on).await;
+            // Where in the lives of four pods the kill falls: no condition says so.
+            tokio::time::sleep(Duration::from_millis(chance.below(60).into())).await;
+            match victim {
+                Victim::Engine => wait::until_some("the engine half runs", || plugin.engine()).await.kill(),
+                Victim::Warden => plugin.kill_and_restart().await.unwrap(),
+                Victim::Both => {
+                    plugin.engine().into_iter().for_each(|engine| engine.kill());
+                    plugin.kill_and_restart().await.unwrap();
+                }
+            }
+        }
+    }
+    node.over.store(true, Ordering::Relaxed);
+    for pod in pods {
+        pod.await.unwrap();
+    }
+    assert_nothing_lent(&plugin, &postgres).await;
+}
+
+/// The steps of a lease, in [`evanesce_engine::crash::POINTS`].
+const STEPS: [&str; 6] =
+    ["lease:written", "lease:renamed", "lease:journalled", "lease:lent", "lease:revoked", "lease:removed"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn death_at_every_step_of_a_lease_leaves_no_role_behind() {
+    let (mut world, postgres) = ground(Setup::default().crash_points()).await;
+    for step in STEPS {
+        let volume = world.volume(&world.pod("payments", "app"), "app");
+        world.plugin.crash_at(step).unwrap();
+        let what = format!("{step}: the volume is published");
+        let patience = Patience::new(&what);
+        while world.kubelet.publish(&volume).await.is_err() {
+            tend(&mut world.plugin).await;
+            patience.a_moment().await;
+        }
+        for read in [beneath, whole] {
+            let (role, password) = read(volume.target_path());
+            postgres.log_in(&role, &password).await.unwrap();
+        }
+        let what = format!("{step}: it is reached, and the volume is unpublished");
+        let patience = Patience::new(&what);
+        while world.kubelet.unpublish(&volume).await.is_err() || world.plugin.is_to_crash() {
+            tend(&mut world.plugin).await;
+            patience.a_moment().await;
+        }
+        tend(&mut world.plugin).await;
+        world.plugin.ready().await.unwrap();
+        assert_nothing_lent(&world.plugin, &postgres).await;
+    }
+}
+
+/// The container runtime: what has ended is started again.
+async fn tend(plugin: &mut Plugin) {
+    if plugin.has_ended() {
+        plugin.ended().await;
+        plugin.restart().await.unwrap();
+    }
+}
+
+/// Pods that come, log in and go.
+struct Node {
+    kubelet: Kubelet,
+    cluster: TokenReview,
+    postgres: Arc<Postgres>,
+    over: AtomicBool,
+    lives: AtomicU32,
+}
+
+impl Node {
+    async fn live(self: Arc<Self>, slot: usize, seed: u64) {
+        let mut chance = Chance::new(seed, slot as u64);
+        while !self.over.load(Ordering::Relaxed) {
+            let pod = WorkloadName::new("payments", "app", &format!("app-{slot}"));
+            let volume = self.volume(&pod);
+            // What kubelet does while a plugin comes back. Whoever kills it sees that pods live on.
+            while self.kubelet.publish(&self.volume(&pod)).await.is_err() {
+                wait::a_moment().await;
+            }
+            for _ in 0..=chance.below(4) {
+                self.log_in(&volume).await;
+            }
+            while self.kubelet.unpublish(&volume).await.is_err() {
+                wait::a_moment().await;
+            }
+            self.lives.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    async fn log_in(&self, volume: &Publish) {
+        for read in [beneath, whole] {
+            let (role, password) = read(volume.target_path());
+            let logged_in = self.postgres.log_in(&role, &password).await;
+            assert!(logged_in.is_ok(), "{role} was taken from a pod that holds it: {:?}", logged_in.err());
+        }
+    }
+
+    fn volume(&self, pod: &WorkloadName) -> Publish {
+        volume(&self.kubelet, &self.cluster, pod, "app", &Claims::new(pod, AUDIENCE))
+    }
+}
