@@ -164,6 +164,20 @@ impl OpenBao {
         requests::tokens(&self.files.path().join(REQUESTS), self.admin.token())
     }
 
+    /// What the server has printed so far: for people, where a test fails.
+    #[must_use]
+    pub fn log(&self) -> String {
+        self.server.output()
+    }
+
+    /// Whether it has ever answered anybody with `text`, which nothing but an answer of its own can hold.
+    ///
+    /// # Errors
+    /// When the audit log cannot be read.
+    pub fn has_answered(&self, text: &str) -> Result<bool> {
+        requests::mentions(&self.files.path().join(REQUESTS), text)
+    }
+
     /// Freezes the server: connections are accepted by the kernel, and nothing is answered.
     pub fn freeze(&mut self) {
         self.server.signal(Signal::STOP);

@@ -31,6 +31,15 @@ pub const ADMINISTRATOR: &str = "postgres";
 pub const DATABASE: &str = "postgres";
 const PASSWORD: &str = "administrators-password";
 
+/// Somebody whom the server knows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Role {
+    /// `pg_roles.rolname`
+    pub name: String,
+    /// Whether its `valid until` has passed: nobody logs in with its password any more.
+    pub over: bool,
+}
+
 /// A running server.
 pub struct Postgres {
     // Fields drop in this order: the process first, its files last.
@@ -108,16 +117,16 @@ impl Postgres {
         Ok(client)
     }
 
-    /// The roles that somebody can log in as, but the administrator.
+    /// The roles that were made here to log in with, whether or not their time is over.
     ///
     /// # Errors
     /// When the server does not answer.
-    pub async fn roles(&self) -> Result<Vec<String>> {
+    pub async fn roles(&self) -> Result<Vec<Role>> {
         let administrator = self.log_in(ADMINISTRATOR, PASSWORD).await?;
-        let rows = administrator
-            .query("select rolname from pg_roles where rolcanlogin and rolname <> $1 order by 1", &[&ADMINISTRATOR])
-            .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        let over = "coalesce(rolvaliduntil < now(), false)";
+        let roles = format!("select rolname, {over} from pg_roles where rolcanlogin and rolname <> $1 order by 1");
+        let rows = administrator.query(&roles, &[&ADMINISTRATOR]).await?;
+        Ok(rows.iter().map(|row| Role { name: row.get(0), over: row.get(1) }).collect())
     }
 }
 

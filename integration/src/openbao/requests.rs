@@ -57,6 +57,11 @@ pub(super) fn read(log: &Path) -> Result<Vec<Recorded>> {
         .collect())
 }
 
+/// Whether it holds `text`, which has to be of a form that JSON writes as it is.
+pub(super) fn mentions(log: &Path, text: &str) -> Result<bool> {
+    Ok(fs::read_to_string(log).context("OpenBao has no audit log")?.contains(text))
+}
+
 /// The tokens in it, each once.
 pub(super) fn tokens(log: &Path, administrators: &str) -> Result<Vec<String>> {
     let text = fs::read_to_string(log).context("OpenBao has no audit log")?;
