@@ -39,6 +39,7 @@ pub(crate) enum Command {
     Demo(Demo),
     Check(Check),
     Volumes(Volumes),
+    Leases(Leases),
     Refresh(Refresh),
     Plan(Plan),
     Keygen(Keygen),
@@ -124,6 +125,41 @@ pub(crate) struct Volumes {
     /// Only volumes whose last attempt failed
     #[arg(long)]
     pub(crate) stale: bool,
+}
+
+/// List what backends have lent to the volumes of this node
+///
+/// Asks the node plugin, over a socket that only root can use, which logins it made for credentials that end with a lease, and
+/// what each of these logins lent: whose volume it is for, what becomes of it (STATE), when the login ends by itself (ENDS),
+/// and when it is prolonged, replaced or given back (NEXT). A lease's id is never shown, a keyed digest of it is: it stays
+/// the same for as long as the node runs. No backend is asked.
+///
+/// Run it where the plugin runs, as evanesce volumes.
+#[derive(clap::Args)]
+#[command(after_help = "Exit codes:\n  \
+        0   listed, whatever the leases are like\n  \
+        1   failed\n  \
+        2   the command line is wrong\n  \
+        69  no node plugin runs here\n  \
+        75  it does not answer: it may be starting again\n  \
+        77  only root may ask\n\n\
+    With --output json:\n  \
+        {\"ok\":true,\"node\":…,\"groups\":[{\"group\":…,\"state\":…,\"volume\":…,\"namespace\":…,\"pod\":…,\"pod_uid\":…,\n  \
+        \"service_account\":…,\"class\":…,\"backend\":…,\"ends_seconds\":…,\"next_seconds\":…,\"cause\":…,\"failures\":…,\n  \
+        \"last_error\":{\"kind\":…,\"message\":…},\"leases\":[{\"path\":…,\"id_digest\":…,\"renewable\":…,\"ends_seconds\":…}]}]}\n\
+    State: delivering (for a pod that waits), shown, replaced (whoever read it may use it for the overlap), returning (it\n\
+    is being given back: cause says why), found (an earlier start of the plugin borrowed it for a volume that this one\n\
+    does not have). What is not known, or does not apply, is null: so are the leases of a group that an earlier start\n\
+    of the plugin borrowed, which wrote down the login alone.")]
+pub(crate) struct Leases {
+    #[command(flatten)]
+    pub(crate) plugin: Plugin,
+    /// Only those of volumes of pods in this namespace
+    #[arg(short, long)]
+    pub(crate) namespace: Option<String>,
+    /// Only those that are being given back
+    #[arg(long)]
+    pub(crate) returning: bool,
 }
 
 /// Which node plugin of this node.

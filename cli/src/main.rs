@@ -1,16 +1,18 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! `evanesce`, the command-line tool: see a demonstration, check classes, list a node's volumes, refresh
-//! them, draw what they will ask, make keys, seal and unseal
+//! `evanesce`, the command-line tool: see a demonstration, check classes, list a node's volumes and what
+//! is lent to them, refresh them, draw what they will ask, make keys, seal and unseal
 //! secrets, look into memory.
 
 mod args;
 mod check;
+mod columns;
 mod debug;
 mod demo;
 mod input;
 mod keygen;
+mod leases;
 mod node;
 mod output;
 mod plan;
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Command::Demo(args) => demo::run(&args, output),
         Command::Check(args) => check::run(&args, output),
         Command::Volumes(args) => volumes::run(&args, output),
+        Command::Leases(args) => leases::run(&args, output),
         Command::Refresh(args) => refresh::run(&args, output),
         Command::Plan(args) => plan::run(&args, output),
         Command::Keygen(args) => secretly(|| keygen::run(&args, output)),

@@ -25,6 +25,9 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 /// The longest answer in bytes: a hundred times that of a full node.
 const LONGEST: usize = 64 << 20;
 
+/// Asks.
+pub(crate) type Client = NodeAdminClient<Channel>;
+
 /// Why there is no answer, where that has an exit code of its own; after `sysexits.h`.
 #[derive(Debug)]
 enum Unanswered {
@@ -57,7 +60,7 @@ impl fmt::Display for Unanswered {
 pub(crate) fn ask<T>(
     args: &Plugin,
     patience: Duration,
-    question: impl AsyncFnOnce(NodeAdminClient<Channel>) -> Result<Response<T>, Status>,
+    question: impl AsyncFnOnce(Client) -> Result<Response<T>, Status>,
 ) -> anyhow::Result<T> {
     if !rustix::process::geteuid().is_root() {
         let why = "only root may ask the node plugin: run it in the plugin's container, or with sudo on the node";
@@ -91,10 +94,7 @@ fn find(args: &Plugin) -> anyhow::Result<PathBuf> {
     Ok(only)
 }
 
-async fn put<T>(
-    path: &Path,
-    question: impl AsyncFnOnce(NodeAdminClient<Channel>) -> Result<Response<T>, Status>,
-) -> anyhow::Result<T> {
+async fn put<T>(path: &Path, question: impl AsyncFnOnce(Client) -> Result<Response<T>, Status>) -> anyhow::Result<T> {
     let stream = UnixStream::connect(path).await.map_err(|error| match error.kind() {
         ErrorKind::WouldBlock => silent(path, "has a full queue"),
         _ => not_here(path, &error),
@@ -105,7 +105,7 @@ async fn put<T>(
         tonic::Code::Unimplemented => {
             anyhow::anyhow!("the node plugin has another version and does not know the question")
         }
-        // What the transport makes of a connection that ends. Not in its words: see `table::plain`.
+        // What the transport makes of a connection that ends. Not in its words: see `columns::plain`.
         code => silent(path, format_args!("gave no answer ({code:?})")),
     })
 }

@@ -10,10 +10,10 @@ use evanesce_proto::node::{Outcome, RefreshRequest, Refreshed, Volume};
 use serde_json::json;
 
 use crate::args::{Output, Refresh};
+use crate::columns::plain;
 use crate::node::{self, PATIENCE};
 use crate::output::{ERROR, GOOD, WARNING, say, say_json, styled};
 use crate::volumes;
-use crate::volumes::table::plain;
 
 /// No volume is meant.
 const NONE: u8 = 3;

@@ -3,7 +3,7 @@
 
 //! `evanesce volumes`: what the node plugin beside us has.
 
-pub(crate) mod table;
+mod table;
 
 use std::process::ExitCode;
 

@@ -194,7 +194,9 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
         Arc::clone(&fetcher),
         Arc::clone(&auditor),
         Arc::clone(&clock),
+        DigestKey::new(digest_key.as_bytes()),
     );
+    metrics::leases::look_at(&mut all, Arc::clone(lender.ledger()), Arc::clone(&clock));
     let deliverer = Deliverer {
         fetcher,
         lender: Arc::clone(&lender),

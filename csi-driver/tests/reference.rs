@@ -11,9 +11,10 @@ use std::path::Path;
 
 use clap::CommandFactory;
 use evanesce_csi::args::Args;
-use evanesce_csi::engine_half::metrics::{Memory, Metrics, Scraped};
+use evanesce_csi::engine_half::metrics::{Memory, Metrics, Scraped, leases};
 use evanesce_csi::engine_half::status;
 use evanesce_csi::kubernetes::pod_events::Reason;
+use evanesce_engine::clock::SystemClock;
 use evanesce_engine::error::Kind;
 
 const WRITTEN: &str = "Written from the program by its test; change it there.";
@@ -42,9 +43,10 @@ fn the_page_of_metrics_is_what_is_declared() {
         audit_healthy: Box::new(|| true),
         classes: Box::new(Default::default),
         passed_over: Default::default(),
-        clock: std::sync::Arc::new(evanesce_engine::clock::SystemClock),
+        clock: std::sync::Arc::new(SystemClock),
     };
     Metrics::look_at(&mut all, scraped);
+    leases::look_at(&mut all, Default::default(), std::sync::Arc::new(SystemClock));
     Metrics::node(&mut all, 0, &[], Memory::Secret);
     let mut page = format!(
         "# Metrics\n\n{WRITTEN}\n\nServed at `/metrics` of `--http-address`. Labels have the values below and no others: \

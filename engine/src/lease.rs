@@ -11,19 +11,22 @@
 //! secret: a process that is killed between the two leaves a login that the next one finds, and ends with all it lent.
 //!
 //! - [`group`]: what is held, and what is written down of it.
+//! - [`ledger`]: which of them there are.
 //! - [`lender`]: begins groups, prolongs them, and finds those of an earlier process.
 //! - [`returns`]: gives back what was dropped.
 
 mod entry;
 mod group;
+pub mod ledger;
 mod lender;
 mod returns;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use group::{Cause, GroupId, GroupIdError, LeaseGroup, Lent};
+pub use ledger::Ledger;
 pub use lender::{Lender, Prolonged};
-pub use returns::{Returning, Returns};
+pub use returns::Returns;
 
 use async_trait::async_trait;
 

@@ -192,9 +192,7 @@ impl Projection {
             context.update(&file.uid.to_le_bytes());
             context.update(&file.gid.to_le_bytes());
         }
-        let mut digest = [0; 32];
-        digest.copy_from_slice(context.sign().as_ref());
-        Digest(digest)
+        context.sign().into()
     }
 }
 
@@ -206,8 +204,32 @@ impl DigestKey {
     pub fn new(bytes: &[u8; 32]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, bytes))
     }
+
+    /// What stands for a lease's id, where people are to tell leases apart. No projection has the same one: none has a path
+    /// as long as these first eight bytes would say.
+    pub fn lease_id(&self, id: &[u8]) -> Digest {
+        let mut context = hmac::Context::with_key(&self.0);
+        context.update(b"lease id");
+        context.update(id);
+        context.sign().into()
+    }
 }
 
-/// A keyed digest of a projection.
+/// A keyed digest: of a projection, or of a lease's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Digest([u8; 32]);
+
+impl From<hmac::Tag> for Digest {
+    fn from(tag: hmac::Tag) -> Self {
+        let mut digest = [0; 32];
+        digest.copy_from_slice(tag.as_ref());
+        Self(digest)
+    }
+}
+
+/// In hexadecimal.
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}

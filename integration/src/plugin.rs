@@ -148,6 +148,14 @@ impl Plugin {
         self.ask("volumes", arguments)
     }
 
+    /// What `evanesce leases` says of it, with these arguments more.
+    ///
+    /// # Errors
+    /// When it cannot be built or started.
+    pub fn leases(&self, arguments: &[&str]) -> Result<Output> {
+        self.ask("leases", arguments)
+    }
+
     /// What `evanesce refresh` says and does, with these arguments more.
     ///
     /// # Errors

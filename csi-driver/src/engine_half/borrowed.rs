@@ -24,20 +24,18 @@ impl Borrowed {
         &self.shown
     }
 
-    /// What it does not show any more, and until when that stays valid.
-    pub fn replaced(&self) -> impl Iterator<Item = &(LeaseGroup, Instant)> {
-        self.replaced.iter()
-    }
-
     /// Shows `groups` from now on; what it showed stays valid until `until`.
     pub fn replace(&mut self, groups: Vec<LeaseGroup>, until: Instant) {
+        groups.iter().for_each(LeaseGroup::shown);
         let before = std::mem::replace(&mut self.shown, groups);
+        before.iter().for_each(|group| group.replaced(until));
         self.replaced.extend(before.into_iter().map(|group| (group, until)));
     }
 
     /// Takes over what an earlier engine half borrowed for the volume. Which of it is shown nobody knows: all of it stays
     /// until something else takes its place.
     pub fn adopt(&mut self, group: LeaseGroup) {
+        group.shown();
         self.shown.push(group);
     }
 

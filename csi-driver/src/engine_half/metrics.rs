@@ -3,6 +3,8 @@
 
 //! What the engine half counts. Every name is declared here, once; `docs/reference/metrics.md` is generated from it.
 
+pub mod leases;
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -13,6 +15,7 @@ use evanesce_engine::clock::Clock;
 use evanesce_engine::deliver::Delivered;
 use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::fetch::Meter;
+use evanesce_engine::lease::ledger::Became;
 use evanesce_runtime::label;
 use evanesce_runtime::metrics::{self as declared, Counter, Gauge, Histogram, Label, Unit};
 
@@ -36,6 +39,8 @@ label! {
 label! {
     /// Which kind of backend.
     pub enum Backend("backend") {
+        /// AWS Secrets Manager.
+        Aws = "aws",
         /// age-encrypted files.
         Sealed = "sealed",
         /// OpenBao or HashiCorp Vault.
@@ -195,6 +200,7 @@ pub struct Metrics {
     last_refresh: Gauge<()>,
     class_watch_failures: Counter<()>,
     pod_events: Counter<(Written,)>,
+    leases: leases::Counters,
 }
 
 /// What scrapes look at.
@@ -245,6 +251,7 @@ impl Metrics {
                 "Times a class could not be watched at the API server; what is known of it counts on",
             ),
             pod_events: all.counter("pod_events", "Events about pods, by what became of them"),
+            leases: leases::Counters::declare(&mut all),
         };
         // There from the start, so that an alert can tell "never" from "not asked".
         metrics.last_refresh.set((), 0.0);
@@ -386,6 +393,10 @@ impl Meter for Metrics {
         if let Some(backend) = backend(kind) {
             self.held_back.inc((backend,));
         }
+    }
+
+    fn leased(&self, kind: &str, became: Became) {
+        self.leases.leased(kind, became);
     }
 }
 

@@ -104,6 +104,11 @@ impl Deadlines {
         self.table().at(&Due::Refresh(volume.clone()))
     }
 
+    /// When what ends is replaced, by the wall clock; `None` where nothing does, or it is being seen to.
+    pub fn next_end(&self, volume: &VolumeId) -> Option<SystemTime> {
+        self.ends().at(volume)
+    }
+
     /// Nothing of the volume is due any more.
     pub fn forget(&self, volume: &VolumeId) {
         let mut table = self.table();

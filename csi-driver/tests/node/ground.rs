@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use evanesce_csi::engine_half::adoption;
 use evanesce_csi::engine_half::budget::Budget;
 use evanesce_csi::engine_half::journal::Sealed;
-use evanesce_csi::engine_half::metrics::{Metrics, Scraped};
+use evanesce_csi::engine_half::metrics::{Metrics, Scraped, leases};
 use evanesce_csi::engine_half::plugin::Plugin;
 use evanesce_csi::engine_half::refresher;
 use evanesce_csi::engine_half::service::admin::AdminService;
@@ -96,7 +96,8 @@ impl Node {
     }
 
     async fn fresh(node: u64, namespace: u64, ahead: i64) -> Self {
-        let backend = FakeBackend::new("store");
+        // Of a kind that is counted.
+        let backend = FakeBackend::new("store").with_kind("vault");
         backend.put("kv/db", &[("username", "app"), ("password", "first")]);
         let classes = Arc::new(MemoryClasses::new());
         classes.set("db", spec(&["username kv/db username", "password kv/db password"]));
@@ -162,7 +163,9 @@ impl Node {
             Arc::clone(&fetcher),
             Arc::clone(&auditor) as _,
             Arc::clone(&clock) as _,
+            DigestKey::new(&[7; 32]),
         );
+        leases::look_at(&mut metrics, Arc::clone(lender.ledger()), Arc::clone(&clock) as _);
         let deliverer = Deliverer {
             fetcher,
             lender: Arc::clone(&lender),

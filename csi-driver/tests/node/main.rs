@@ -15,6 +15,7 @@ mod ground;
 mod health;
 mod late_classes;
 mod leases;
+mod lent;
 mod listing;
 mod lives;
 mod raw;

@@ -461,6 +461,7 @@ impl Life {
             Arc::clone(&fetcher),
             Arc::clone(&auditor) as _,
             Arc::clone(&clock) as _,
+            DigestKey::new(&[7; 32]),
         );
         let deliverer = Deliverer {
             fetcher,

@@ -32,6 +32,7 @@ const LOGIN: Duration = Duration::from_secs(24 * 3600);
 #[derive(Clone)]
 pub struct FakeBackend {
     name: BackendName,
+    kind: &'static str,
     mount: String,
     role: String,
     audience: Option<Audience>,
@@ -105,6 +106,7 @@ impl FakeBackend {
     pub fn new(name: &str) -> Self {
         Self {
             name: BackendName::parse(name).expect("a backend's name"),
+            kind: "fake",
             mount: "fake".to_owned(),
             role: "app".to_owned(),
             audience: Some(Audience::new("fake")),
@@ -120,6 +122,12 @@ impl FakeBackend {
     #[must_use]
     pub fn with_name(&self, name: &str) -> Self {
         Self { name: BackendName::parse(name).expect("a backend's name"), ..self.clone() }
+    }
+
+    /// The same memory, called one of another kind: metrics count none of a kind that they do not know.
+    #[must_use]
+    pub fn with_kind(&self, kind: &'static str) -> Self {
+        Self { kind, ..self.clone() }
     }
 
     /// The same memory, telling the pods of one service account apart.
@@ -327,7 +335,7 @@ impl Backend for FakeBackend {
     }
 
     fn kind(&self) -> &'static str {
-        "fake"
+        self.kind
     }
 
     fn canonical(&self, reference: &SecretRef) -> Result<WirePath, Error> {

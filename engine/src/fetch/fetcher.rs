@@ -88,6 +88,11 @@ impl Fetcher {
         Arc::new(Self { state: Mutex::new(state), clock, meter })
     }
 
+    /// Who counts.
+    pub(crate) fn meter(&self) -> Arc<dyn Meter> {
+        Arc::clone(&self.meter)
+    }
+
     /// Monotonic time.
     pub(super) fn now(&self) -> Instant {
         self.clock.monotonic()

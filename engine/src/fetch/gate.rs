@@ -15,6 +15,7 @@ use super::bucket::Bucket;
 use crate::audit::Source;
 use crate::backend::{BackendError, BackendErrorKind};
 use crate::clock::Clock;
+use crate::lease::ledger::Became;
 use crate::schedule::random;
 use crate::spec::backend::Limits;
 
@@ -34,6 +35,9 @@ pub trait Meter: Send + Sync {
 
     /// A request was not sent, because its backend is left alone.
     fn held_back(&self, kind: &'static str);
+
+    /// A lease group of such a backend became this.
+    fn leased(&self, kind: &str, became: Became);
 }
 
 /// Counts nothing.
@@ -47,6 +51,8 @@ impl Meter for () {
     fn left_alone(&self, _: &'static str, _: i32) {}
 
     fn held_back(&self, _: &'static str) {}
+
+    fn leased(&self, _: &str, _: Became) {}
 }
 
 /// What stands before one backend.

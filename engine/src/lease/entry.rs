@@ -23,14 +23,16 @@ pub(super) struct Entry {
     class: VolumeClassName,
     /// Who lends, and whom it was taken for.
     pub(super) identity: Identity,
+    /// Which kind of backend that is.
+    pub(super) kind: String,
     /// When the login ends by itself.
     pub(super) ends: Option<SystemTime>,
 }
 
 impl Entry {
-    pub(super) fn new(subject: &Subject, identity: &Identity, ends: Option<SystemTime>) -> Self {
+    pub(super) fn new(subject: &Subject, identity: &Identity, kind: &str, ends: Option<SystemTime>) -> Self {
         let Subject { volume, workload, class } = subject.clone();
-        Self { volume, workload, class, identity: identity.clone(), ends }
+        Self { volume, workload, class, identity: identity.clone(), kind: kind.to_owned(), ends }
     }
 
     pub(super) fn subject(&self) -> Subject {

@@ -10,7 +10,9 @@ use std::time::{Duration, SystemTime};
 
 use ring::rand::{SecureRandom, SystemRandom};
 use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::Instant;
 
+use super::ledger::Ledger;
 use crate::audit::Subject;
 use crate::backend::Identity;
 use crate::error::Error;
@@ -140,11 +142,12 @@ pub(super) struct Held {
 pub struct LeaseGroup {
     held: Option<Box<Held>>,
     returns: UnboundedSender<Box<Held>>,
+    ledger: Arc<Ledger>,
 }
 
 impl LeaseGroup {
-    pub(super) fn new(held: Held, returns: UnboundedSender<Box<Held>>) -> Self {
-        Self { held: Some(Box::new(held)), returns }
+    pub(super) fn new(held: Held, returns: UnboundedSender<Box<Held>>, ledger: Arc<Ledger>) -> Self {
+        Self { held: Some(Box::new(held)), returns, ledger }
     }
 
     pub(super) fn held(&self) -> &Held {
@@ -185,9 +188,14 @@ impl LeaseGroup {
         self.held_mut().cause = cause;
     }
 
-    /// Lets go of it without giving anything back: somebody may be using what it lent, and the journal still names it.
-    pub fn leave(mut self) {
-        self.held = None;
+    /// Its volume shows what it lent.
+    pub fn shown(&self) {
+        self.ledger.shown(self.id());
+    }
+
+    /// Its volume shows something else, and it stays until then.
+    pub fn replaced(&self, until: Instant) {
+        self.ledger.replaced(self.id(), until);
     }
 }
 

@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::entry::Entry;
 use super::group::{Cause, GroupId, Held, LeaseGroup, Lent};
+use super::ledger::{Lease, Ledger, Standing, State};
 use super::{Journal, Returns};
 use crate::audit::{Auditor, Subject};
 use crate::backend::{BackendError, BackendErrorKind, Identity, Session};
@@ -18,6 +19,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::fetch::{BackendHandle, Backends, Fetcher};
 use crate::keep::Keep;
+use crate::projection::DigestKey;
 use crate::secret::{Secret, SecretBytes};
 
 /// What is prolonged by a smaller share than this of what it was lent for comes to its last end: it is replaced while a third
@@ -32,6 +34,8 @@ pub struct Lender {
     pub(super) fetcher: Arc<Fetcher>,
     pub(super) auditor: Arc<dyn Auditor>,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) ledger: Arc<Ledger>,
+    digests: DigestKey,
     returns: UnboundedSender<Box<Held>>,
     returned: Mutex<Option<UnboundedReceiver<Box<Held>>>>,
 }
@@ -40,6 +44,8 @@ pub struct Lender {
 struct More {
     /// Of the login.
     login: Duration,
+    /// Of each lease.
+    left: Vec<Duration>,
     /// Until the first of everything ends.
     life: Duration,
     enough: bool,
@@ -55,7 +61,8 @@ pub enum Prolonged {
 }
 
 impl Lender {
-    /// Writes down in `journal`, keeps in `keep`, and asks by way of `fetcher`, whose clock and bounds count here too.
+    /// Writes down in `journal`, keeps in `keep`, and asks by way of `fetcher`, whose bounds and counts are these too. `digests`
+    /// stand for leases' ids.
     pub fn new(
         journal: Arc<dyn Journal>,
         keep: Arc<dyn Keep>,
@@ -63,10 +70,17 @@ impl Lender {
         fetcher: Arc<Fetcher>,
         auditor: Arc<dyn Auditor>,
         clock: Arc<dyn Clock>,
+        digests: DigestKey,
     ) -> Arc<Self> {
         let (returns, returned) = mpsc::unbounded_channel();
         let returned = Mutex::new(Some(returned));
-        Arc::new(Self { journal, keep, backends, fetcher, auditor, clock, returns, returned })
+        let ledger = Arc::new(Ledger::new(fetcher.meter()));
+        Arc::new(Self { journal, keep, backends, fetcher, auditor, clock, ledger, digests, returns, returned })
+    }
+
+    /// Which groups there are.
+    pub fn ledger(&self) -> &Arc<Ledger> {
+        &self.ledger
     }
 
     /// Whoever runs these gives back what is dropped; there is one for each lender.
@@ -86,7 +100,8 @@ impl Lender {
     ) -> Result<Option<LeaseGroup>, Error> {
         let Some(credential) = session.credential() else { return Ok(None) };
         let ends = session.login().ttl.map(|ttl| self.clock.now() + ttl);
-        let entry = Entry::new(subject, identity, ends).with(credential.expose())?;
+        let kind = handle.backend.kind();
+        let entry = Entry::new(subject, identity, kind, ends).with(credential.expose())?;
         let held = Held {
             id: GroupId::random()?,
             subject: subject.clone(),
@@ -98,7 +113,7 @@ impl Lender {
             cause: Cause::Undelivered,
         };
         // Before it is written down: an entry that is half there belongs to a group that is given back.
-        let group = LeaseGroup::new(held, self.returns.clone());
+        let group = self.group(held, kind.to_owned(), (State::Delivering, Some(Vec::new())));
         self.journal.put(group.id(), entry).await?;
         crate::crash_point!("lease:journalled");
         Ok(Some(group))
@@ -109,6 +124,9 @@ impl Lender {
         if let Some(lease) = &secret.lease {
             let id = self.keep.keep(SecretBytes::from(lease.id.expose()))?;
             let (duration, renewable) = (lease.duration, lease.renewable);
+            let ends = self.clock.now() + duration;
+            let listed = Lease { path: path.to_owned(), id: self.digests.lease_id(id.expose()), renewable, ends };
+            self.ledger.lent(group.id(), listed);
             group.held_mut().lent.push(Lent { path: path.to_owned(), id, duration, renewable });
         }
         Ok(())
@@ -131,7 +149,13 @@ impl Lender {
             lent: Vec::new(),
             cause: Cause::Orphaned,
         };
-        Ok(LeaseGroup::new(held, self.returns.clone()))
+        Ok(self.group(held, entry.kind, (State::Found, None)))
+    }
+
+    fn group(&self, held: Held, kind: String, (state, leases): (State, Option<Vec<Lease>>)) -> LeaseGroup {
+        let (subject, backend) = (held.subject.clone(), held.identity.backend.clone());
+        self.ledger.open(&held.id, Standing { subject, backend, kind, state, ends: held.ends, leases });
+        LeaseGroup::new(held, self.returns.clone(), Arc::clone(&self.ledger))
     }
 
     /// Prolongs the login first, because what it lent ends with it, then each lease. Where that is not enough, or cannot be
@@ -144,7 +168,10 @@ impl Lender {
         let asked = self.clock.now();
         match self.ask_for_more(held).await {
             Ok(Some(more)) => {
-                group.held_mut().ends = Some(asked + more.login);
+                let login = asked + more.login;
+                let leases: Vec<_> = more.left.iter().map(|left| asked + *left).collect();
+                self.ledger.prolonged(&held.id, login, &leases, more.enough);
+                group.held_mut().ends = Some(login);
                 if more.enough { Prolonged::For(more.life) } else { Prolonged::Not }
             }
             Ok(None) => Prolonged::Not,
@@ -158,10 +185,11 @@ impl Lender {
     async fn ask_for_more(&self, held: &Held) -> Result<Option<More>, BackendError> {
         let (handle, session) = self.resume(held).await?;
         let Some(login) = self.fetcher.through(&handle, false, session.renew_login()).await? else { return Ok(None) };
-        let mut more = More { login, life: login, enough: true };
+        let mut more = More { login, left: Vec::new(), life: login, enough: true };
         for lent in &held.lent {
             let left = self.fetcher.through(&handle, false, session.renew(lent.id.expose())).await?;
             let Some(left) = left.map(|left| left.min(login)) else { return Ok(None) };
+            more.left.push(left);
             more.life = more.life.min(left);
             // What comes close to its last end is prolonged by less than it was lent for.
             more.enough &= left >= lent.duration.mul_f64(ENOUGH);

@@ -4,9 +4,8 @@
 //! Gives back what was dropped: each group on its own, again and again until its backend has heard it or there is nothing
 //! left to give back.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::Semaphore;
@@ -14,11 +13,10 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-use super::group::{Cause, GroupId, Held};
+use super::group::Held;
 use super::lender::{Lender, is_final};
-use crate::audit::{Event, Outcome, Subject};
+use crate::audit::{Event, Outcome};
 use crate::backend::BackendError;
-use crate::names::BackendName;
 use crate::schedule::{random, refresh_after};
 use crate::spec::volume::Refresh;
 
@@ -28,49 +26,15 @@ const PARALLEL: usize = 16;
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 const LONGEST_RETRY: Duration = Duration::from_secs(60);
 
-/// A group on its way back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Returning {
-    /// The volume it was borrowed for.
-    pub subject: Subject,
-    /// Who lent it.
-    pub backend: BackendName,
-    /// Why it is given back.
-    pub cause: Cause,
-    /// When it ends by itself, where it does.
-    pub ends: Option<SystemTime>,
-}
-
 /// The groups on their way back, and what gives them back.
 pub struct Returns {
     lender: Arc<Lender>,
     returned: UnboundedReceiver<Box<Held>>,
-    waiting: Waiting,
-}
-
-/// Which groups are on their way back.
-#[derive(Clone, Default)]
-pub struct Waiting(Arc<Mutex<BTreeMap<GroupId, Returning>>>);
-
-impl Waiting {
-    /// All of them, by name.
-    pub fn all(&self) -> BTreeMap<GroupId, Returning> {
-        self.entries().clone()
-    }
-
-    fn entries(&self) -> MutexGuard<'_, BTreeMap<GroupId, Returning>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Returns {
     pub(super) fn new(lender: Arc<Lender>, returned: UnboundedReceiver<Box<Held>>) -> Self {
-        Self { lender, returned, waiting: Waiting::default() }
-    }
-
-    /// Which groups are on their way back.
-    pub fn waiting(&self) -> Waiting {
-        self.waiting.clone()
+        Self { lender, returned }
     }
 
     /// Gives back until `stop`. What is not given back by then is in the journal.
@@ -84,18 +48,15 @@ impl Returns {
                 Some(()) = under_way.next() => {}
                 held = self.returned.recv() => {
                     let Some(held) = held else { return };
-                    let Held { subject, identity, cause, ends, .. } = held.as_ref();
-                    let (subject, backend) = (subject.clone(), identity.backend.clone());
-                    let returning = Returning { subject, backend, cause: *cause, ends: *ends };
-                    self.waiting.entries().insert(held.id.clone(), returning);
-                    under_way.push(give_back(&self.lender, &wide, &self.waiting, held));
+                    self.lender.ledger.returning(&held.id, held.cause, self.lender.clock.monotonic());
+                    under_way.push(give_back(&self.lender, &wide, held));
                 }
             }
         }
     }
 }
 
-async fn give_back(lender: &Lender, wide: &Semaphore, waiting: &Waiting, held: Box<Held>) {
+async fn give_back(lender: &Lender, wide: &Semaphore, held: Box<Held>) {
     let mut wait = FIRST_RETRY;
     let outcome = loop {
         let asked = {
@@ -119,7 +80,10 @@ async fn give_back(lender: &Lender, wide: &Semaphore, waiting: &Waiting, held: B
             }
             Err(error) => {
                 debug!(group = %held.id, backend = %held.identity.backend, %error, ?wait, "a lease group is not given back yet");
-                tokio::time::sleep(refresh_after(Refresh { every: wait, jitter_percent: 50 }, random())).await;
+                let again =
+                    lender.clock.monotonic() + refresh_after(Refresh { every: wait, jitter_percent: 50 }, random());
+                lender.ledger.failed(&held.id, error.into_error(&held.identity.backend, "the end of a login"), again);
+                tokio::time::sleep_until(again).await;
                 wait = (2 * wait).min(LONGEST_RETRY);
             }
         }
@@ -129,6 +93,7 @@ async fn give_back(lender: &Lender, wide: &Semaphore, waiting: &Waiting, held: B
         // The next process gives it back once more, and hears that it is gone.
         warn!(group = %held.id, %error, "the journal still names a lease group that is given back");
     }
+    lender.ledger.close(&held.id, held.cause, &outcome);
     lender.auditor.record(Event::Revoked {
         subject: held.subject.clone(),
         identity: held.identity.clone(),
@@ -137,7 +102,6 @@ async fn give_back(lender: &Lender, wide: &Semaphore, waiting: &Waiting, held: B
         cause: held.cause,
         outcome,
     });
-    waiting.entries().remove(&held.id);
 }
 
 async fn revoke(lender: &Lender, held: &Held) -> Result<(), BackendError> {

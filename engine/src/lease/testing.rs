@@ -12,6 +12,7 @@ use crate::error::Error;
 use crate::fetch::{BackendHandle, Backends, Fetcher};
 use crate::keep::HeapKeep;
 use crate::names::BackendName;
+use crate::projection::DigestKey;
 
 struct None;
 
@@ -23,6 +24,6 @@ impl Backends for None {
 
 /// One that writes nothing down and gives nothing back.
 pub fn lender(fetcher: &Arc<Fetcher>, auditor: Arc<dyn Auditor>) -> Arc<Lender> {
-    let (keep, clock) = (Arc::new(HeapKeep), Arc::new(SystemClock));
-    Lender::new(Arc::new(()), keep, Arc::new(None), Arc::clone(fetcher), auditor, clock)
+    let (keep, clock, digests) = (Arc::new(HeapKeep), Arc::new(SystemClock), DigestKey::new(&[7; 32]));
+    Lender::new(Arc::new(()), keep, Arc::new(None), Arc::clone(fetcher), auditor, clock, digests)
 }

@@ -16,6 +16,7 @@ use evanesce_engine::clock::SystemClock;
 use evanesce_engine::error::Error;
 use evanesce_engine::fetch::{Answers, BackendHandle, Bounds, Fetch, Fetcher, Meter};
 use evanesce_engine::keep::{HeapKeep, Keep, Kept};
+use evanesce_engine::lease::ledger::Became;
 use evanesce_engine::lease::testing::lender;
 use evanesce_engine::names::VolumeClassName;
 use evanesce_engine::policy::{self, Allow, Glob, SecretPattern};
@@ -257,4 +258,6 @@ impl Meter for CountingMeter {
     fn held_back(&self, _: &'static str) {
         self.held_back.fetch_add(1, Ordering::Relaxed);
     }
+
+    fn leased(&self, _: &str, _: Became) {}
 }

@@ -181,6 +181,19 @@ impl Admin {
         self.call(Method::GET, path, None).await
     }
 
+    /// Lists the names below any path: none where there is no such path.
+    ///
+    /// # Errors
+    /// When the server refuses.
+    pub async fn list(&self, path: &str) -> Result<Vec<String>> {
+        let list = Method::from_bytes(b"LIST").context("a method's name")?;
+        match self.call(list, path, None).await {
+            Ok(answer) => Ok(serde_json::from_value(answer["data"]["keys"].clone())?),
+            Err(error) if error.to_string().contains("404") => Ok(Vec::new()),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Writes any path.
     ///
     /// # Errors

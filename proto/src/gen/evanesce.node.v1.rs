@@ -76,6 +76,79 @@ pub struct Volume {
     #[prost(message, optional, tag = "13")]
     pub last_error: ::core::option::Option<Failure>,
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct ListLeasesRequest {}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct ListLeasesResponse {
+    /// The node's name in Kubernetes.
+    #[prost(string, tag = "1")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub groups: ::prost::alloc::vec::Vec<LeaseGroup>,
+}
+/// One login that was made for a volume alone, and what was lent to it.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct LeaseGroup {
+    /// As audit events name it.
+    #[prost(string, tag = "1")]
+    pub id: ::prost::alloc::string::String,
+    #[prost(enumeration = "LeaseState", tag = "2")]
+    pub state: i32,
+    /// The volume it was borrowed for, which may be gone; as kubelet names it.
+    #[prost(string, tag = "3")]
+    pub volume: ::prost::alloc::string::String,
+    #[prost(string, tag = "4")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "5")]
+    pub pod: ::prost::alloc::string::String,
+    #[prost(string, tag = "6")]
+    pub pod_uid: ::prost::alloc::string::String,
+    #[prost(string, tag = "7")]
+    pub service_account: ::prost::alloc::string::String,
+    /// The SecretVolume, in the pod's namespace.
+    #[prost(string, tag = "8")]
+    pub class: ::prost::alloc::string::String,
+    /// The SecretBackend.
+    #[prost(string, tag = "9")]
+    pub backend: ::prost::alloc::string::String,
+    /// When the login, and with it all it lent, ends by itself; absent where it does not.
+    #[prost(message, optional, tag = "10")]
+    pub ends_in: ::core::option::Option<::prost_types::Duration>,
+    /// When it is prolonged or replaced (shown), given back (replaced), or asked to be taken back once more (returning): zero
+    /// while it is; absent where that is not known.
+    #[prost(message, optional, tag = "11")]
+    pub next_in: ::core::option::Option<::prost_types::Duration>,
+    /// Why it is given back, as audit events say it.
+    #[prost(string, tag = "12")]
+    pub cause: ::prost::alloc::string::String,
+    /// Attempts to give it back that failed.
+    #[prost(uint32, tag = "13")]
+    pub failures: u32,
+    /// How the last of them did.
+    #[prost(message, optional, tag = "14")]
+    pub last_error: ::core::option::Option<Failure>,
+    /// Whether it is known what came with the login: nothing is written down but the login itself, so the plugin's engine half
+    /// does not know it of what an earlier one borrowed.
+    #[prost(bool, tag = "15")]
+    pub leases_known: bool,
+    #[prost(message, repeated, tag = "16")]
+    pub leases: ::prost::alloc::vec::Vec<Lease>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Lease {
+    /// The exact path that was asked.
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// A digest of the lease's id, keyed with a key that is new with each boot of the node.
+    #[prost(string, tag = "2")]
+    pub id_digest: ::prost::alloc::string::String,
+    /// Whether its backend says that it prolongs it.
+    #[prost(bool, tag = "3")]
+    pub renewable: bool,
+    /// When it ends by itself.
+    #[prost(message, optional, tag = "4")]
+    pub ends_in: ::core::option::Option<::prost_types::Duration>,
+}
 /// An error, in the words that the pod's owner reads: never a value, never what only the log says.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Failure {
@@ -167,6 +240,49 @@ impl State {
             "STATE_STALE" => Some(Self::Stale),
             "STATE_LEAVING" => Some(Self::Leaving),
             "STATE_LEFT_ALONE" => Some(Self::LeftAlone),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum LeaseState {
+    Unspecified = 0,
+    /// Borrowed for a delivery that is under way.
+    Delivering = 1,
+    /// Its volume shows it.
+    Shown = 2,
+    /// Its volume showed it, and whoever read that may go on with it for the overlap.
+    Replaced = 3,
+    /// It is on its way back.
+    Returning = 4,
+    /// An earlier engine half borrowed it for a volume that this one does not have: the pod may be using it.
+    Found = 5,
+}
+impl LeaseState {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "LEASE_STATE_UNSPECIFIED",
+            Self::Delivering => "LEASE_STATE_DELIVERING",
+            Self::Shown => "LEASE_STATE_SHOWN",
+            Self::Replaced => "LEASE_STATE_REPLACED",
+            Self::Returning => "LEASE_STATE_RETURNING",
+            Self::Found => "LEASE_STATE_FOUND",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "LEASE_STATE_UNSPECIFIED" => Some(Self::Unspecified),
+            "LEASE_STATE_DELIVERING" => Some(Self::Delivering),
+            "LEASE_STATE_SHOWN" => Some(Self::Shown),
+            "LEASE_STATE_REPLACED" => Some(Self::Replaced),
+            "LEASE_STATE_RETURNING" => Some(Self::Returning),
+            "LEASE_STATE_FOUND" => Some(Self::Found),
             _ => None,
         }
     }
@@ -288,6 +404,31 @@ pub mod node_admin_client {
                 .insert(GrpcMethod::new("evanesce.node.v1.NodeAdmin", "ListVolumes"));
             self.inner.unary(req, path, codec).await
         }
+        /// Every lease group of the plugin's that is not given back, in no order. Asks no backend and waits for none.
+        pub async fn list_leases(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ListLeasesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLeasesResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/evanesce.node.v1.NodeAdmin/ListLeases",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("evanesce.node.v1.NodeAdmin", "ListLeases"));
+            self.inner.unary(req, path, codec).await
+        }
         /// Has volumes ask their backends for everything anew, many of them one after the other, and says what it came to.
         pub async fn refresh(
             &mut self,
@@ -334,6 +475,14 @@ pub mod node_admin_server {
             request: tonic::Request<super::ListVolumesRequest>,
         ) -> std::result::Result<
             tonic::Response<super::ListVolumesResponse>,
+            tonic::Status,
+        >;
+        /// Every lease group of the plugin's that is not given back, in no order. Asks no backend and waits for none.
+        async fn list_leases(
+            &self,
+            request: tonic::Request<super::ListLeasesRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ListLeasesResponse>,
             tonic::Status,
         >;
         /// Has volumes ask their backends for everything anew, many of them one after the other, and says what it came to.
@@ -449,6 +598,51 @@ pub mod node_admin_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListVolumesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/evanesce.node.v1.NodeAdmin/ListLeases" => {
+                    #[allow(non_camel_case_types)]
+                    struct ListLeasesSvc<T: NodeAdmin>(pub Arc<T>);
+                    impl<
+                        T: NodeAdmin,
+                    > tonic::server::UnaryService<super::ListLeasesRequest>
+                    for ListLeasesSvc<T> {
+                        type Response = super::ListLeasesResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ListLeasesRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as NodeAdmin>::list_leases(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ListLeasesSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(

@@ -4,6 +4,8 @@
 //! `evanesce.node.v1.NodeAdmin`: what the node's operator may know of its volumes, and have done to them. The listing is
 //! read off what is known already: no backend is asked, no refresh is waited for, and what holds a value is not looked at.
 
+mod leases;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,7 +16,8 @@ use evanesce_engine::names::NodeName;
 use evanesce_engine::schedule::random;
 use evanesce_proto::node::node_admin_server::NodeAdmin;
 use evanesce_proto::node::{
-    self, Failure, ListVolumesRequest, ListVolumesResponse, Outcome, RefreshRequest, RefreshResponse, Refreshed, State,
+    self, Failure, ListLeasesRequest, ListLeasesResponse, ListVolumesRequest, ListVolumesResponse, Outcome,
+    RefreshRequest, RefreshResponse, Refreshed, State,
 };
 use futures_util::future::join_all;
 use tokio::sync::oneshot;
@@ -45,6 +48,10 @@ impl NodeAdmin for AdminService {
         }));
         let volumes = volumes.into_values().collect();
         Ok(Response::new(ListVolumesResponse { node: self.node.to_string(), volumes }))
+    }
+
+    async fn list_leases(&self, _: Request<ListLeasesRequest>) -> Result<Response<ListLeasesResponse>, Status> {
+        Ok(Response::new(ListLeasesResponse { node: self.node.to_string(), groups: leases::list(&self.plugin) }))
     }
 
     async fn refresh(&self, request: Request<RefreshRequest>) -> Result<Response<RefreshResponse>, Status> {
