@@ -62,11 +62,17 @@ pub(crate) enum Command {
         0    everything was seen as it should be\n  \
         1    something was not, or failed\n  \
         2    the command line is wrong\n  \
-        3    this machine lacks what the demo needs: user namespaces (the sysctl is named), or the program bao\n  \
+        3    this machine lacks what the demo needs: user namespaces (the sysctl is named), bao or PostgreSQL\n  \
         128+ the signal that stopped it: 130 after Ctrl-C\n\n\
     With --output json the last line is the summary, also of a failure:\n  \
-        {\"ok\":…,\"files\":…,\"mount_options\":[…],\"swaps\":…,\"audit_events\":…,\"reduced\":[…]}")]
+        {\"ok\":…,\"files\":…,\"mount_options\":[…],\"swaps\":…,\"audit_events\":…,\"reduced\":[…]}\n\
+    and with --rotate\n  \
+        {\"ok\":…,\"logins\":…,\"failed_logins\":…,\"replacements\":…,\"revoked\":…,\"roles_left\":…}")]
 pub(crate) struct Demo {
+    /// Show credentials of a real PostgreSQL that are made, prolonged, replaced and revoked within seconds, under a client
+    /// that opens connection after connection; with OpenBao
+    #[arg(long, conflicts_with = "backend")]
+    pub(crate) rotate: bool,
     /// Where the secrets live
     #[arg(long, value_enum, default_value_t = DemoBackend::Sealed)]
     pub(crate) backend: DemoBackend,

@@ -34,6 +34,12 @@ pub(crate) fn say(line: impl Display) -> io::Result<()> {
     writeln!(anstream::stdout(), "{line}")
 }
 
+/// The terminal's last line, written over what it was. That nobody can see it is no reason to fail.
+pub(crate) fn rewrite(line: &str) {
+    let mut out = anstream::stdout();
+    let _ = write!(out, "\r\x1b[K{line}").and_then(|()| out.flush());
+}
+
 /// The result for a program: one line of JSON.
 pub(crate) fn say_json(value: &impl Serialize) -> anyhow::Result<()> {
     let mut line = serde_json::to_vec(value)?;

