@@ -16,6 +16,7 @@ mod door;
 pub mod freshness;
 pub mod journal;
 pub mod keeping;
+pub mod max_stale;
 pub mod metrics;
 pub mod mounts;
 pub mod plugin;

@@ -104,6 +104,7 @@ fn spec() -> VolumeSpec {
         refresh: Refresh::default(),
         keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
         overlap: VolumeSpec::DEFAULT_OVERLAP,
+        max_stale: None,
         size: None,
         files: Vec::new(),
     }
@@ -140,6 +141,9 @@ fn volume(root: &Path) -> Volume {
         keep_previous: Duration::ZERO,
         overlap: Duration::ZERO,
         borrowed: Default::default(),
+        max_stale: None,
+        mark: None,
+        said_too_old: false,
         recorded: true,
         generation: 1,
         life: None,

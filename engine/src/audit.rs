@@ -19,6 +19,7 @@ use crate::error::{Error, Kind};
 use crate::lease::Cause;
 use crate::names::{BackendName, VolumeClassName};
 use crate::secret::Version;
+use crate::spec::volume::MaxStale;
 use crate::workload::Workload;
 
 pub mod log;
@@ -148,6 +149,13 @@ pub enum Event {
         /// How it ended.
         outcome: Outcome,
     },
+    /// The backends have confirmed or replaced what was too old: its mark is gone, its files are there.
+    FreshAgain {
+        /// Whose volume.
+        subject: Subject,
+        /// The generation that is shown.
+        generation: u64,
+    },
     /// Logins were found that nobody can end any more: they were written down before the node's last boot. They, and what
     /// came with them, end at their own time.
     LeasesLost {
@@ -217,6 +225,19 @@ pub enum Event {
         /// How it ended; after a failure the leases end at their own time.
         outcome: Outcome,
     },
+    /// The backends could not confirm a volume's files for longer than its class allows.
+    TooStale {
+        /// Whose volume.
+        subject: Subject,
+        /// What its class allows, and what became of the files.
+        limit: MaxStale,
+        /// The generation that is shown.
+        generation: u64,
+        /// What kind of failure its last refresh had.
+        kind: Kind,
+        /// The tenant's message about it.
+        message: String,
+    },
     /// A volume is gone from its pod.
     Unmounted {
         /// Whose volume; absent for a volume this process never knew.
@@ -235,12 +256,14 @@ impl Event {
             Self::Cancelled { .. } => "cancelled",
             Self::Failed { .. } => "failed",
             Self::Fetched { .. } => "fetch",
+            Self::FreshAgain { .. } => "fresh_again",
             Self::LeasesLost { .. } => "leases_lost",
             Self::LoggedIn { .. } => "login",
             Self::Mounted { .. } => "mount",
             Self::Refreshed { .. } => "refresh",
             Self::Refused { .. } => "refused",
             Self::Revoked { .. } => "revoke",
+            Self::TooStale { .. } => "too_stale",
             Self::Unmounted { .. } => "unmount",
         }
     }

@@ -135,12 +135,17 @@ impl Deliverer {
         self.classes(subject).map(|classes| classes.revision)
     }
 
+    /// The class of the volume as it is now, where it is known.
+    pub fn class(&self, subject: &Subject) -> Option<Arc<VolumeSpec>> {
+        match self.classes.volume(&subject.workload.namespace, &subject.class) {
+            Lookup::Found(class) => Some(class.spec),
+            Lookup::Absent(_) | Lookup::Broken(_) | Lookup::NotKnownYet(_) => None,
+        }
+    }
+
     /// Whether a file of the volume comes from `backend`, as far as its class is known.
     pub fn asks(&self, subject: &Subject, backend: &BackendName) -> bool {
-        match self.classes.volume(&subject.workload.namespace, &subject.class) {
-            Lookup::Found(class) => class.spec.files.iter().any(|file| file.from.backend == *backend),
-            Lookup::Absent(_) | Lookup::Broken(_) | Lookup::NotKnownYet(_) => false,
-        }
+        self.class(subject).is_some_and(|spec| spec.files.iter().any(|file| file.from.backend == *backend))
     }
 
     /// Finds classes, authorises, logs in and fetches: everything that can be refused, before anything is touched.

@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! ..g7/db/password    generation 7, never changed once it is shown
+//! ..g7/..stale        but for this mark, where it is older than its class allows
 //! ..data -> ..g7      swapped by rename(2)
 //! db -> ..data/db     what the application opens
 //! ```
@@ -25,11 +26,14 @@ use rustix::io::Errno;
 use crate::crash_point;
 use crate::error::{Error, Kind};
 use crate::projection::{FilePath, Projection};
+use crate::spec::volume::OnStale;
 
 /// The link that is swapped.
 const DATA: &str = "..data";
 /// The link before it is renamed over [`DATA`].
 const DATA_NEW: &str = "..data_new";
+/// The mark of a generation that is too old: empty, and of the time when it was set. No file of a class has such a name.
+const STALE: &str = "..stale";
 /// What generation folders begin with.
 const PREFIX: &str = "..g";
 /// Folders are entered by every uid of the pod; what they hold is guarded by the files' own modes.
@@ -126,9 +130,10 @@ impl Generations {
 
     /// Makes the links at the root those of the generation in `folder`.
     fn link_names(&self, folder: &OwnedFd) -> io::Result<()> {
-        let wanted: BTreeSet<_> = names(folder.as_fd())?.into_iter().collect();
-        let present: BTreeSet<_> =
-            names(self.root.as_fd())?.into_iter().filter(|name| !name.to_bytes().starts_with(b"..")).collect();
+        let users = |folder: BorrowedFd<'_>| -> io::Result<BTreeSet<_>> {
+            Ok(names(folder)?.into_iter().filter(|name| !name.to_bytes().starts_with(b"..")).collect())
+        };
+        let (wanted, present) = (users(folder.as_fd())?, users(self.root.as_fd())?);
         for name in wanted.difference(&present) {
             let mut link = b"..data/".to_vec();
             link.extend_from_slice(name.to_bytes());
@@ -140,6 +145,40 @@ impl Generations {
             crash_point!("show:name-removed");
         }
         Ok(())
+    }
+
+    /// Marks generation `number` as too old, in one step; nothing where it is marked.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn mark(&self, number: u64) -> io::Result<()> {
+        let folder = open_folder(self.root.as_fd(), &folder_name(number))?;
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        match fs::openat(&folder, STALE, flags, Bits::from_raw_mode(0o444)) {
+            // The process' umask is tight, and everyone in the pod may look.
+            Ok(mark) => Ok(fs::fchmod(&mark, Bits::from_raw_mode(0o444))?),
+            Err(Errno::EXIST) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes the mark away, in one step.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn unmark(&self, number: u64) -> io::Result<()> {
+        remove_if_there(&open_folder(self.root.as_fd(), &folder_name(number))?, STALE, AtFlags::empty())
+    }
+
+    /// Whether generation `number` is marked, and whether it still has its files.
+    ///
+    /// # Errors
+    /// What the kernel says.
+    pub fn marked(&self, number: u64) -> io::Result<Option<OnStale>> {
+        let names = names(open_folder(self.root.as_fd(), &folder_name(number))?.as_fd())?;
+        let marked = names.iter().any(|name| name.to_bytes() == STALE.as_bytes());
+        let then = if names.len() > 1 { OnStale::Mark } else { OnStale::Remove };
+        Ok(marked.then_some(then))
     }
 
     /// Removes generation `number`; nothing where there is none.

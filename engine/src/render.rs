@@ -146,7 +146,14 @@ mod tests {
 
     fn spec(files: Vec<FileSpec>) -> VolumeSpec {
         let refresh = Refresh { every: Duration::from_secs(300), jitter_percent: 10 };
-        VolumeSpec { refresh, keep_previous: Duration::from_secs(10), overlap: Duration::ZERO, size: None, files }
+        VolumeSpec {
+            refresh,
+            keep_previous: Duration::from_secs(10),
+            overlap: Duration::ZERO,
+            max_stale: None,
+            size: None,
+            files,
+        }
     }
 
     fn secrets(values: &[(&str, &[u8], ValueKind)]) -> BTreeMap<SecretRef, Arc<Secret>> {

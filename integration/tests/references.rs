@@ -164,7 +164,7 @@ async fn what_a_later_release_brings_is_refused_by_name() {
     let later: [(&str, String, String); 8] = [
         ("readers", "readers: {samePodOnly: true}".into(), file.clone()),
         ("notify", "notify: {signal: HUP}".into(), file.clone()),
-        ("maxStale", "maxStale: 1h".into(), file.clone()),
+        ("scope", "leases: {scope: serviceAccount}".into(), file.clone()),
         ("format", String::new(), format!("{{path: file, {from}, format: dotenv}}")),
         ("template", String::new(), "{path: file, template: \"password={{ secret }}\"}".into()),
         ("optional", String::new(), format!("{{path: file, {from}, optional: true}}")),

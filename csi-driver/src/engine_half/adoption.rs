@@ -30,7 +30,8 @@ use crate::engine_half::volume::{State, Volume};
 use crate::engine_half::volumes::Publish;
 use crate::protocol::VolumeId;
 
-/// Until its class is read again, a volume that is taken over is asked for at this rate.
+/// Where its class is not known yet, a volume that is taken over is asked for at this rate; and the first time, before which
+/// its token has to come, in any case.
 const UNTIL_READ: Refresh = Refresh { every: Duration::from_secs(60), jitter_percent: 50 };
 /// Old generations that were found stay this long: whoever made them may have promised as much to a reader.
 const KEEP_FOUND: Duration = Duration::from_secs(60);
@@ -163,12 +164,22 @@ async fn open(plugin: &Plugin, id: &VolumeId, record: Record, root: OwnedFd) -> 
     // A record that could not be written after a refresh tells of what is not shown any more.
     let before = record.before.filter(|_| record.generation == shown);
     let due = before.as_ref().and_then(|before| before.due);
+    // The other clock goes on while nobody runs.
+    let age = due.map_or(Duration::ZERO, |due| plugin.clock().now().duration_since(due.asked).unwrap_or_default());
+    let now = plugin.clock().monotonic();
+    let confirmed = now.checked_sub(age).unwrap_or(now);
     let size = plugin.budget.adopt(&subject.workload.namespace, record.size);
     let mut state = State::new(before, generation, size, plugin.clock());
-    (state.retired, state.refresh, state.keep_previous) = (old, UNTIL_READ, KEEP_FOUND);
+    let refresh = plugin.deliverer.class(&subject).map_or(UNTIL_READ, |class| class.refresh);
+    (state.retired, state.refresh, state.keep_previous) = (old, refresh, KEEP_FOUND);
+    let found = Arc::clone(&generations);
+    let marked = tokio::task::spawn_blocking(move || found.marked(generation)).await;
+    let mark = marked.ok().and_then(Result::ok).flatten();
+    state.mark = mark;
     plugin.found(id).into_iter().for_each(|group| state.borrowed.adopt(group));
     let volume = Volume::new(id.clone(), record.target, subject, record.group, Tokens::default(), generations, state);
-    volume.freshness.renew(plugin.clock().monotonic());
+    volume.freshness.renew(confirmed);
+    volume.freshness.set_too_old(mark);
     let state = volume.state.lock().await;
     let soon = refresh_after(UNTIL_READ, random());
     let revision = state.before.as_ref().map(|before| before.revision);

@@ -9,6 +9,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use evanesce_engine::error::{Error, Kind};
+use evanesce_engine::spec::volume::OnStale;
 use tokio::time::Instant;
 
 /// What is known of one volume.
@@ -19,6 +20,7 @@ pub struct Freshness(Mutex<Known>);
 struct Known {
     fresh_at: Option<Instant>,
     stale: Option<Stale>,
+    too_old: Option<OnStale>,
 }
 
 /// Why a volume shows what it last could.
@@ -28,7 +30,7 @@ pub struct Stale {
     pub kind: Kind,
     /// In words for whoever has the pod: those of the error.
     pub message: String,
-    /// When it was last known to be fresh; since a restart of this half, the restart at the earliest.
+    /// When it was last known to be fresh; where nobody remembers, when this half took the volume over.
     pub since: Option<Instant>,
     /// Attempts that failed since.
     pub failures: u32,
@@ -70,6 +72,16 @@ impl Freshness {
     /// Why the volume is stale, if it is.
     pub fn stale(&self) -> Option<Stale> {
         self.known().stale.clone()
+    }
+
+    /// What became of files that are older than their class allows; nothing where they are not.
+    pub fn too_old(&self) -> Option<OnStale> {
+        self.known().too_old
+    }
+
+    /// Says what became of files that are too old.
+    pub fn set_too_old(&self, too_old: Option<OnStale>) {
+        self.known().too_old = too_old;
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {

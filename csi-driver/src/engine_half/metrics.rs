@@ -270,6 +270,11 @@ impl Metrics {
             "Volumes whose last refresh failed; their pods keep the last good files",
             None,
         );
+        let too_stale = all.gauge::<()>(
+            "volumes_too_stale",
+            "Volumes whose files are older than `maxStale` of their class: marked or removed, as `onStale` says",
+            None,
+        );
         let stalest = all.gauge::<()>(
             "volumes_stalest",
             "How long ago the volume that is stale for the longest was fresh; 0 without one",
@@ -296,6 +301,7 @@ impl Metrics {
             let longest = since.iter().flatten().map(|since| now.saturating_duration_since(*since)).max();
             volumes.set((), count(live.len() as u64));
             stale.set((), count(since.len() as u64));
+            too_stale.set((), count(live.iter().filter(|it| it.freshness.too_old().is_some()).count() as u64));
             stalest.set((), longest.unwrap_or_default().as_secs_f64());
             reserved.set((), count((scraped.reserved)()));
             lost.set((), count((scraped.audit_lost)()));

@@ -156,9 +156,7 @@ impl Plugin {
         let (generations, size) = made.ok_or_else(|| Error::internal("a delivered volume was not made"))?;
         let generation = delivered.placed.map_or(1, |placed| placed.generation);
         let mut state = State::new(Some(delivered.before), generation, size, self.clock());
-        state.refresh = delivered.spec.refresh;
-        state.keep_previous = delivered.spec.keep_previous;
-        state.overlap = delivered.spec.overlap;
+        state.follow(&delivered.spec);
         state.borrowed.replace(delivered.borrowed.unwrap_or_default(), self.clock().monotonic());
         let PublishRequest { volume: id, target, subject, tokens, group } = request;
         let volume = Arc::new(Volume::new(id, target, subject, group, tokens, generations, state));

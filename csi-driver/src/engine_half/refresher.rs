@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::engine_half::freshness::Failed;
+use crate::engine_half::max_stale;
 use crate::engine_half::plugin::Plugin;
 use crate::engine_half::tmpfs_target::{RefreshTarget, remove};
 use crate::engine_half::volume::{Forced, State, Volume};
@@ -45,6 +46,8 @@ enum Due {
     Refresh(VolumeId),
     /// Clear away what is not shown any more.
     Sweep(VolumeId),
+    /// See whether the files are too old.
+    TooOld(VolumeId),
 }
 
 /// The node's deadlines, and a bell for the loop that waits for them.
@@ -87,6 +90,11 @@ impl Deadlines {
         more.then(|| clock.monotonic() + LOOK)
     }
 
+    /// The volume's files are too old then, if they are not fresh before.
+    pub fn too_old_at(&self, volume: &VolumeId, at: Instant) {
+        self.at(Due::TooOld(volume.clone()), at);
+    }
+
     /// A token came for a volume: if it waited for one, it is due.
     pub fn token_arrived(&self, volume: &VolumeId, clock: &dyn Clock) {
         if self.waiting().remove(volume) {
@@ -114,6 +122,7 @@ impl Deadlines {
         let mut table = self.table();
         table.remove(&Due::Refresh(volume.clone()));
         table.remove(&Due::Sweep(volume.clone()));
+        table.remove(&Due::TooOld(volume.clone()));
         drop(table);
         self.ends().remove(volume);
         self.waiting().remove(volume);
@@ -208,7 +217,7 @@ pub fn note_edit(plugin: &Plugin, volume: &Volume, state: &State) {
 }
 
 fn start(plugin: &Arc<Plugin>, permits: &Arc<Semaphore>, due: Due) {
-    let (Due::Refresh(id) | Due::Sweep(id)) = &due;
+    let (Due::Refresh(id) | Due::Sweep(id) | Due::TooOld(id)) = &due;
     let Some(volume) = plugin.volumes.get(id) else { return };
     if matches!(due, Due::Refresh(_)) {
         // It sees to what ends, and says anew when that is to be looked at.
@@ -225,6 +234,7 @@ fn start(plugin: &Arc<Plugin>, permits: &Arc<Semaphore>, due: Due) {
                 match due {
                     Due::Refresh(_) => refresh(&plugin, &volume).await,
                     Due::Sweep(_) => sweep(&plugin, &volume).await,
+                    Due::TooOld(_) => max_stale::reached(&plugin, &volume).await,
                 }
             } => {}
         }
@@ -277,9 +287,7 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
     let Delivered { spec, before, placed, files: _, borrowed } = delivered;
     let remembered = state.before.as_ref() == Some(&before);
     state.remember(before, plugin.clock());
-    state.refresh = spec.refresh;
-    state.keep_previous = spec.keep_previous;
-    state.overlap = spec.overlap;
+    state.follow(&spec);
     if let Some(borrowed) = borrowed {
         state.borrowed.replace(borrowed, plugin.clock().monotonic() + spec.overlap);
     }
@@ -293,6 +301,7 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
         plugin.remember(volume, state).await;
         crash_point!("refresh:remembered");
     }
+    max_stale::over(plugin, volume, state, placed.is_some()).await;
     match placed {
         Some(placed) => {
             info!(volume_id = %volume.id, generation = placed.generation, "volume shows a new generation");
@@ -364,6 +373,7 @@ fn failed(plugin: &Plugin, volume: &Volume, state: &State, error: &Error) {
     sweep_later(plugin, volume, state);
     plugin.deadlines.within(&volume.id, retry, plugin.clock());
     watch(plugin, volume, state);
+    max_stale::expect(plugin, volume, state);
 }
 
 /// Removes generations whose time has come, and gives back credentials that nobody uses any more.

@@ -88,13 +88,29 @@ impl Target for RefreshTarget<'_> {
     async fn place(&self, spec: &VolumeSpec, projection: Projection, _shows: &Before) -> Result<Placed, Error> {
         let mut state = self.state.lock().await;
         self.grow(&mut state, size_for(spec, &projection)?).await?;
+        let generation = self.swap(&mut state, Arc::new(projection), false).await?;
+        Ok(Placed { generation, options: Vec::new() })
+    }
+}
+
+impl RefreshTarget<'_> {
+    /// Takes the files away: a generation that has nothing but the mark of what is too old. Says its number.
+    ///
+    /// # Errors
+    /// As [`Target::place`].
+    pub async fn clear(&self) -> Result<u64, Error> {
+        let mut state = self.state.lock().await;
+        self.swap(&mut state, Arc::default(), true).await
+    }
+
+    /// Shows the next generation, marked or not.
+    async fn swap(&self, state: &mut State, projection: Arc<Projection>, marked: bool) -> Result<u64, Error> {
         let generations = &self.volume.generations;
         let (_, there) = numbers(generations).await?;
         let next = there.last().copied().unwrap_or(0) + 1;
-        let projection = Arc::new(projection);
         // Old generations stay as long as they fit; the one that is shown always does.
         loop {
-            match self.write(next, &projection).await {
+            match self.write(next, &projection, marked).await {
                 Err(error) if error.kind() == Kind::Exhausted => match state.retired.pop_front() {
                     Some((oldest, _)) => remove(generations, oldest).await?,
                     None => return Err(error),
@@ -106,18 +122,21 @@ impl Target for RefreshTarget<'_> {
         let shown = show(generations, next).await;
         crash_point!("refresh:shown");
         // Also where that failed, which may have been before the swap or after it.
-        self.retire(&mut state).await?;
-        shown.map(|()| Placed { generation: next, options: Vec::new() })
+        self.retire(state).await?;
+        shown.map(|()| next)
     }
-}
 
-impl RefreshTarget<'_> {
     /// Writes a generation and gives its files to their owners. What fails leaves nothing.
-    async fn write(&self, number: u64, projection: &Arc<Projection>) -> Result<(), Error> {
+    async fn write(&self, number: u64, projection: &Arc<Projection>, marked: bool) -> Result<(), Error> {
         let Volume { id, generations, .. } = self.volume;
         let (there, what) = (Arc::clone(generations), Arc::clone(projection));
         let written = blocking(move || there.write(number, &what)).await??;
-        let owned = async { self.mounts.own(id, owners(written)?).await };
+        let owned = async {
+            if marked {
+                mark(generations, number).await?;
+            }
+            self.mounts.own(id, owners(written)?).await
+        };
         if let Err(error) = owned.await {
             remove(generations, number).await?;
             return Err(error);
@@ -177,6 +196,24 @@ fn owners(written: Written) -> Result<Vec<(VolumePath, Owner)>, Error> {
 async fn show(generations: &Arc<Generations>, number: u64) -> Result<(), Error> {
     let there = Arc::clone(generations);
     blocking(move || there.show(number)).await?.map_err(|error| failed("shown", number, &error))
+}
+
+/// Marks a generation as too old.
+///
+/// # Errors
+/// [`Kind::Internal`], with what the kernel said.
+pub async fn mark(generations: &Arc<Generations>, number: u64) -> Result<(), Error> {
+    let there = Arc::clone(generations);
+    blocking(move || there.mark(number)).await?.map_err(|error| failed("marked", number, &error))
+}
+
+/// Takes the mark away.
+///
+/// # Errors
+/// [`Kind::Internal`], with what the kernel said.
+pub async fn unmark(generations: &Arc<Generations>, number: u64) -> Result<(), Error> {
+    let there = Arc::clone(generations);
+    blocking(move || there.unmark(number)).await?.map_err(|error| failed("unmarked", number, &error))
 }
 
 /// Removes a generation; nothing where there is none.

@@ -14,7 +14,7 @@ use evanesce_engine::deliver::{Before, Delivered};
 use evanesce_engine::error::{Error, Kind};
 use evanesce_engine::generation::Generations;
 use evanesce_engine::spec::VolumeSpec;
-use evanesce_engine::spec::volume::Refresh;
+use evanesce_engine::spec::volume::{MaxStale, OnStale, Refresh};
 use evanesce_engine::token::Tokens;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -70,6 +70,12 @@ pub struct State {
     pub keep_previous: Duration,
     /// How long what was lent stays valid after something else took its place, as its class said last.
     pub overlap: Duration,
+    /// How old files may be that the backends cannot confirm, as its class said last.
+    pub max_stale: Option<MaxStale>,
+    /// What became of what is shown because it is too old.
+    pub mark: Option<OnStale>,
+    /// Whether that was said.
+    pub said_too_old: bool,
     /// Whether the record says what is shown.
     pub recorded: bool,
     /// When what ends is replaced, by the clock that is never set; the record has it by the other one.
@@ -112,6 +118,9 @@ impl State {
             refresh: Refresh::default(),
             keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
             overlap: VolumeSpec::DEFAULT_OVERLAP,
+            max_stale: None,
+            mark: None,
+            said_too_old: false,
             recorded: true,
             renew: None,
             life: None,
@@ -120,6 +129,14 @@ impl State {
             state.remember(before, clock);
         }
         state
+    }
+
+    /// Its class says this.
+    pub fn follow(&mut self, spec: &VolumeSpec) {
+        self.refresh = spec.refresh;
+        self.keep_previous = spec.keep_previous;
+        self.overlap = spec.overlap;
+        self.max_stale = spec.max_stale;
     }
 
     /// It shows this now.

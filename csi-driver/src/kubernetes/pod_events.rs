@@ -13,6 +13,7 @@ use std::time::Duration;
 use evanesce_engine::audit::{Auditor, Event, Purpose, Shown, Subject};
 use evanesce_engine::clock::Clock;
 use evanesce_engine::error::Kind;
+use evanesce_engine::spec::volume::OnStale;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::api::events::v1::Event as ApiEvent;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -54,32 +55,46 @@ pub struct PodEvent {
 pub enum Reason {
     /// Policy, a backend or the class says no: somebody has to change something.
     Refused,
+    /// What was too old is fresh again.
+    Fresh,
     /// New files took the place of those before.
     Rotated,
     /// The pod runs with files that could not be refreshed.
     Stale,
+    /// The pod's files are older than its class allows.
+    TooStale,
     /// The pod waits for its files; it is tried again.
     Unavailable,
 }
 
 impl Reason {
     /// Every reason, with what it means, for the reference page.
-    pub const ALL: [(Self, &'static str); 4] = [
+    pub const ALL: [(Self, &'static str); 6] = [
         (
             Self::Refused,
             "The pod's volume is refused: policy, the backend or the class says no. The pod waits; once the cause is mended it starts by itself.",
         ),
+        (
+            Self::Fresh,
+            "What was too old is confirmed or replaced: the mark `..data/..stale` is gone, the files are there.",
+        ),
         (Self::Rotated, "New files are in place: which secrets, at which version."),
         (Self::Stale, "The pod's files could not be refreshed; it keeps the last good ones."),
+        (
+            Self::TooStale,
+            "The pod's files are older than `maxStale` of its class: marked by `..data/..stale`, or removed, until the backends answer again.",
+        ),
         (Self::Unavailable, "The pod's volume cannot be filled yet; kubelet tries again."),
     ];
 
     /// As it stands in the event.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Fresh => "SecretsFresh",
             Self::Refused => "SecretsRefused",
             Self::Rotated => "SecretsRotated",
             Self::Stale => "SecretsStale",
+            Self::TooStale => "SecretsTooStale",
             Self::Unavailable => "SecretsUnavailable",
         }
     }
@@ -87,8 +102,8 @@ impl Reason {
     /// As `kubectl` sorts them.
     pub fn kind(self) -> &'static str {
         match self {
-            Self::Rotated => "Normal",
-            Self::Refused | Self::Stale | Self::Unavailable => "Warning",
+            Self::Fresh | Self::Rotated => "Normal",
+            Self::Refused | Self::Stale | Self::TooStale | Self::Unavailable => "Warning",
         }
     }
 
@@ -96,7 +111,7 @@ impl Reason {
     fn action(self) -> &'static str {
         match self {
             Self::Refused | Self::Unavailable => "Publish",
-            Self::Rotated | Self::Stale => "Refresh",
+            Self::Fresh | Self::Rotated | Self::Stale | Self::TooStale => "Refresh",
         }
     }
 }
@@ -114,11 +129,30 @@ impl PodEvent {
                 (subject, Reason::Refused, message.clone())
             }
             Event::Failed { subject, purpose: Purpose::Refresh, message, .. }
-            | Event::Refused { subject: Some(subject), purpose: Some(Purpose::Refresh), message, .. } => {
-                (subject, Reason::Stale, format!("SecretVolume {}: the last good files stay: {message}", subject.class))
-            }
+            | Event::Refused { subject: Some(subject), purpose: Some(Purpose::Refresh), message, .. } => (
+                subject,
+                Reason::Stale,
+                format!("SecretVolume {}: the files stay as they are: {message}", subject.class),
+            ),
             Event::Refreshed { subject, generation, before, after } => {
                 (subject, Reason::Rotated, rotated(subject, *generation, before, after))
+            }
+            Event::TooStale { subject, limit, message, .. } => {
+                let (after, done) = (
+                    limit.after,
+                    match limit.then {
+                        OnStale::Mark => "..data/..stale marks them",
+                        OnStale::Remove => "they are gone",
+                    },
+                );
+                let note = format!(
+                    "SecretVolume {}: no backend has confirmed the files for longer than spec.maxStale ({after:?}), so {done} until one does: {message}",
+                    subject.class
+                );
+                (subject, Reason::TooStale, note)
+            }
+            Event::FreshAgain { subject, .. } => {
+                (subject, Reason::Fresh, format!("SecretVolume {}: the files are fresh again", subject.class))
             }
             Event::Cancelled { .. }
             | Event::Fetched { .. }

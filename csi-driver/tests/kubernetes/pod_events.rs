@@ -136,7 +136,7 @@ fn each_event_of_the_audit_is_said_to_whom_it_helps_and_no_other_is() {
     let (first, refresh) = (Purpose::First, Purpose::Refresh);
     let unreachable = "backend vault cannot be reached".to_owned();
     assert_eq!(says(&failed(first, Kind::Unavailable)), Some(("SecretsUnavailable", unreachable.clone())));
-    let stays = format!("SecretVolume db: the last good files stay: {unreachable}");
+    let stays = format!("SecretVolume db: the files stay as they are: {unreachable}");
     assert_eq!(says(&failed(refresh, Kind::Unavailable)), Some(("SecretsStale", stays)));
     for kind in [Kind::Busy, Kind::Cancelled] {
         assert_eq!(says(&failed(first, kind)), None, "it mends itself");

@@ -41,6 +41,7 @@ pub(crate) fn spec(files: &[&str]) -> VolumeSpec {
         refresh: Refresh { every: EVERY, jitter_percent: 0 },
         keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
         overlap: VolumeSpec::DEFAULT_OVERLAP,
+        max_stale: None,
         size: None,
         files: files.iter().map(file).collect(),
     }

@@ -143,13 +143,13 @@ async fn a_volume_of_another_version_is_listed_as_left_alone_and_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_volume_that_is_taken_over_is_as_fresh_as_the_restart() {
+async fn a_volume_that_is_taken_over_is_as_old_as_its_record_says() {
     let (node, pod) = published().await;
     advance(Duration::from_secs(100)).await;
     let node = node.restart().await;
     let volume = one(&node).await;
     assert_is(&volume, &pod);
-    assert_eq!((volume.state(), volume.generation, ago(&volume)), (State::Live, Some(1), 0));
+    assert_eq!((volume.state(), volume.generation, ago(&volume)), (State::Live, Some(1), 100));
 }
 
 #[tokio::test(start_paused = true)]

@@ -18,6 +18,7 @@ mod leases;
 mod lent;
 mod listing;
 mod lives;
+mod outages;
 mod raw;
 mod refreshes;
 mod requests;
@@ -27,6 +28,7 @@ mod states;
 mod stepped;
 mod storm;
 mod tokens;
+mod too_stale;
 
 #[path = "../../../integration/src/counts.rs"]
 #[allow(dead_code, unreachable_pub, reason = "the one table of counts; its other rows are for other tests")]

@@ -76,6 +76,8 @@ pub enum Form {
     SecretPath,
     /// A pattern over secrets.
     SecretPattern,
+    /// One of a few words.
+    OneOf(&'static [&'static str]),
     /// A namespace of a server.
     ServerNamespace,
     /// A size in bytes within bounds.
@@ -114,6 +116,7 @@ impl Form {
             Self::Name(kind) => kind,
             Self::NamePattern | Self::SecretPattern => "pattern",
             Self::Number { .. } => "number",
+            Self::OneOf(_) => "word",
             Self::Percentage { .. } => "percentage",
             Self::Region => "name",
             Self::Role => "template",

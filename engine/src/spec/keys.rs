@@ -11,6 +11,7 @@ use std::time::Duration;
 use crate::spec::backend::VaultSpec;
 use crate::spec::form::Form;
 use crate::spec::rules::{self, Rule};
+use crate::spec::volume::OnStale;
 
 /// One map in a class.
 #[derive(Debug)]
@@ -480,6 +481,20 @@ pub static VOLUME: Table = Table {
             "How long the previous files stay after a swap, for readers in the middle of them; up to 10m.",
         ),
         key("leases", Form::Map(&LEASES), "see below", "What becomes of credentials that were made for the volume."),
+        key(
+            "maxStale",
+            seconds(2, 366 * 24 * 3600),
+            "for ever",
+            "How long a pod keeps files that its backends could not confirm, counted from when they last did; for what ends by \
+             itself, from when it was to be replaced. Longer than `refresh.every`. Then comes `onStale`.",
+        ),
+        key(
+            "onStale",
+            Form::OneOf(OnStale::WORDS),
+            "`mark`",
+            "What becomes of files that are older than `maxStale`, until a refresh succeeds. `mark`: an empty file \
+             `..data/..stale` appears beside them, for probes to look for. `remove`: it stays alone, the files are gone.",
+        ),
         // From two sets of one file with their folders to what is no longer a volume of secrets.
         key(
             "size",
@@ -488,8 +503,8 @@ pub static VOLUME: Table = Table {
             "Size of the tmpfs, 16Ki to 1Gi; two sets of the files have to fit.",
         ),
     ],
-    later: &["maxStale", "notify", "readers"],
-    rules: &[&rules::ONE_PLACE],
+    later: &["notify", "readers"],
+    rules: &[&rules::ONE_PLACE, &rules::STALE_TOO_SOON, &rules::STALE_WITHOUT_END],
 };
 
 /// `spec.leases`.

@@ -14,7 +14,7 @@ use crate::spec::keys;
 use crate::spec::rules;
 use crate::spec::section::{Field, Section};
 use crate::spec::values;
-use crate::spec::volume::{FileSpec, Refresh, Select, VolumeSpec};
+use crate::spec::volume::{FileSpec, MaxStale, OnStale, Refresh, Select, VolumeSpec};
 
 /// Reads `spec`.
 pub(super) fn read(field: &Field<'_>) -> Result<VolumeSpec, Error> {
@@ -33,10 +33,12 @@ pub(super) fn read(field: &Field<'_>) -> Result<VolumeSpec, Error> {
         }
         let keep_previous = spec.get("keepPrevious").map_or(Ok(VolumeSpec::DEFAULT_KEEP_PREVIOUS), values::duration)?;
         let overlap = spec.get("leases").map_or_else(|| Ok(VolumeSpec::DEFAULT_OVERLAP), |it| it.map(overlap))?;
+        let refresh = spec.get("refresh").map_or_else(|| Ok(Refresh::default()), |it| it.map(refresh))?;
         Ok(VolumeSpec {
-            refresh: spec.get("refresh").map_or_else(|| Ok(Refresh::default()), |it| it.map(refresh))?,
+            refresh,
             keep_previous,
             overlap: overlap.max(keep_previous),
+            max_stale: max_stale(spec, refresh.every)?,
             size: spec.get("size").map(values::size).transpose()?,
             files,
         })
@@ -49,6 +51,18 @@ fn refresh(refresh: &Section<'_>) -> Result<Refresh, Error> {
         every: refresh.get("every").map_or(Ok(defaults.every), values::duration)?,
         jitter_percent: refresh.get("jitter").map_or(Ok(defaults.jitter_percent), values::percent)?,
     })
+}
+
+fn max_stale(spec: &Section<'_>, every: Duration) -> Result<Option<MaxStale>, Error> {
+    let then = spec.get("onStale").map(values::one_of).transpose()?;
+    let Some(after) = spec.get("maxStale").map(values::duration).transpose()? else {
+        return if then.is_some() { Err(spec.breaks(&rules::STALE_WITHOUT_END)) } else { Ok(None) };
+    };
+    if after <= every {
+        return Err(spec.breaks(&rules::STALE_TOO_SOON));
+    }
+    let then = if then == Some(OnStale::Remove.as_str()) { OnStale::Remove } else { OnStale::Mark };
+    Ok(Some(MaxStale { after, then }))
 }
 
 fn overlap(leases: &Section<'_>) -> Result<Duration, Error> {

@@ -59,6 +59,14 @@ pub(super) static ONE_KV_VERSION: Rule = Rule {
     words: "a mount of `kv1Mounts` is not one of `kvMounts` too: a KV mount has one version",
     cel: "!has(self.kv1Mounts) || !has(self.kvMounts) || self.kv1Mounts.all(it, !(it in self.kvMounts))",
 };
+pub(super) static STALE_TOO_SOON: Rule = Rule {
+    words: "`maxStale` is not longer than `refresh.every`, so the first refresh that fails would be the end: raise it, or refresh more often",
+    cel: "!has(self.maxStale) || duration(self.maxStale) > duration(has(self.refresh) && has(self.refresh.every) ? self.refresh.every : '5m')",
+};
+pub(super) static STALE_WITHOUT_END: Rule = Rule {
+    words: "`onStale` says what becomes of files that are older than `maxStale`: set that too",
+    cel: "!has(self.onStale) || has(self.maxStale)",
+};
 pub(super) static KEY_OR_KEYS: Rule = Rule {
     words: "`allKeys` and `from.key` exclude each other",
     cel: "!(has(self.allKeys) && self.allKeys && has(self.from.key))",

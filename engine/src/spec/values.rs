@@ -9,6 +9,7 @@ use crate::backend::role::RoleTemplate;
 use crate::error::Error;
 use crate::projection::Mode;
 use crate::secret_ref::SecretPath;
+use crate::spec::form::Form;
 use crate::spec::section::Field;
 use crate::yaml::shown;
 
@@ -37,6 +38,18 @@ pub(super) fn outside((least, most): (u64, u64)) -> String {
 /// What is said of a percentage that is none, or too large.
 pub(super) fn percentage(most: u64) -> String {
     format!("expected a percentage from 0% to {most}%")
+}
+
+/// What is said of a word that is none of those.
+pub(super) fn one_of_words(words: &[&str]) -> String {
+    format!("expected `{}`", words.join("` or `"))
+}
+
+/// One of the form's words.
+pub(super) fn one_of<'a>(field: &Field<'a>) -> Result<&'a str, Error> {
+    let Form::OneOf(words) = field.form else { return Err(field.wrong("is not a word")) };
+    let text = field.text()?;
+    if words.contains(&text) { Ok(text) } else { Err(field.wrong(&one_of_words(words))) }
 }
 
 /// A duration.

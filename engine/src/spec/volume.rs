@@ -17,6 +17,8 @@ pub struct VolumeSpec {
     pub keep_previous: Duration,
     /// How long what was lent stays valid after something else took its place; never less than `keep_previous`.
     pub overlap: Duration,
+    /// What becomes of files that the backends could not confirm for long; nothing where absent.
+    pub max_stale: Option<MaxStale>,
     /// Size of the tmpfs in bytes; where absent it starts at 1 MiB and grows with what has to fit.
     pub size: Option<u64>,
     /// What to show.
@@ -28,6 +30,37 @@ impl VolumeSpec {
     pub const DEFAULT_KEEP_PREVIOUS: Duration = Duration::from_secs(10);
     /// How long what was lent stays valid after a swap where the class does not say.
     pub const DEFAULT_OVERLAP: Duration = Duration::from_secs(30);
+}
+
+/// How old files may be that the backends cannot confirm.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MaxStale {
+    /// So old.
+    pub after: Duration,
+    /// What becomes of older ones.
+    pub then: OnStale,
+}
+
+/// What becomes of files that are too old, until a refresh succeeds. The later ones hold what the earlier ones do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum OnStale {
+    /// A mark appears beside them.
+    Mark,
+    /// They go, and the mark stays alone.
+    Remove,
+}
+
+impl OnStale {
+    /// What a class says for each.
+    pub const WORDS: &[&str] = &["mark", "remove"];
+
+    /// As a class says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Mark => "mark",
+            Self::Remove => "remove",
+        }
+    }
 }
 
 /// When to ask again.

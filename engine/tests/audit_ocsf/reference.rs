@@ -41,6 +41,10 @@ fn meaning(code: &str) -> &'static str {
         "refresh" => {
             "A new generation took the place of the one before, in one step. `entity` is what was shown, `entity_result` what is shown now."
         }
+        "too_stale" => {
+            "The backends could not confirm a volume's files for longer than `maxStale` of its class: they were marked or removed, as `onStale` says. Once, and again after a restart of the plugin; the attempts before and after it are `failed` or `refused`."
+        }
+        "fresh_again" => "What was too old was confirmed or replaced: the mark is gone, the files are there.",
         "unmount" => "A volume is gone from its pod, and its memory is free.",
         "revoke" => {
             "A login of a volume's own was ended at its backend, and with it every lease that came with it; or it could not be, and they end at their own time."
@@ -92,6 +96,7 @@ fn field(path: &str) -> &'static str {
         "entity.name" | "entity_result.name" => "the `SecretVolume`",
         "entity.type" | "entity.type_id" | "entity_result.type" | "entity_result.type_id" => "always a secret volume",
         "entity.uid" | "entity_result.uid" => "the volume's id",
+        "entity.version" => "the generation that is shown",
         "entity_result.version" => "the new generation's number",
         "file.name" | "file.path" => "where the volume is mounted, as the node sees it",
         "file.type" | "file.type_id" => "always a folder",
@@ -133,6 +138,8 @@ fn field(path: &str) -> &'static str {
         "unmapped.identity.caller" => "namespace, service account and its uid, where the backend tells callers apart",
         "unmapped.identity.mount" => "where the login is sent",
         "unmapped.identity.role" => "the role that was asked for",
+        "unmapped.max_stale.seconds" => "how old files may be by their class",
+        "unmapped.max_stale.then" => "what became of them: `mark` or `remove`",
         "unmapped.mount_options" => "the mount's options",
         "unmapped.purpose" => "`first`: the pod waits; `refresh`: it runs",
         "unmapped.request_uid" => "the backend's name for the request",

@@ -14,16 +14,19 @@ use evanesce_engine::names::{
     BackendName, Namespace, NodeName, PodName, PodUid, ServiceAccountName, ServiceAccountUid, VolumeClassName,
 };
 use evanesce_engine::secret::Version;
+use evanesce_engine::spec::volume::{MaxStale, OnStale};
 use evanesce_engine::workload::Workload;
 use serde_json::Value;
 use uuid::Uuid;
 
 /// Every code that can be on the wire, in the order of the reference page.
-pub(crate) const CODES: [&str; 13] = [
+pub(crate) const CODES: [&str; 15] = [
     "login",
     "fetch",
     "mount",
     "refresh",
+    "too_stale",
+    "fresh_again",
     "unmount",
     "revoke",
     "leases_lost",
@@ -120,12 +123,14 @@ const fn is_sampled(event: &Event) -> bool {
         Event::Cancelled { .. }
         | Event::Failed { .. }
         | Event::Fetched { .. }
+        | Event::FreshAgain { .. }
         | Event::LeasesLost { .. }
         | Event::LoggedIn { .. }
         | Event::Mounted { .. }
         | Event::Refreshed { .. }
         | Event::Refused { .. }
         | Event::Revoked { .. }
+        | Event::TooStale { .. }
         | Event::Unmounted { .. } => true,
     }
 }
@@ -155,6 +160,21 @@ fn events() -> Vec<Event> {
         },
         Event::Refreshed { subject: subject(), generation: 2, before: Vec::new(), after: vec![shown(None)] },
         Event::Unmounted { subject: Some(subject()), volume: "csi-3f2c".into(), target: target.into() },
+        Event::TooStale {
+            subject: subject(),
+            limit: MaxStale { after: Duration::from_secs(3600), then: OnStale::Mark },
+            generation: 2,
+            kind: Kind::Unavailable,
+            message: "backend vault cannot be reached for kv/payments/db; it is tried again".into(),
+        },
+        Event::TooStale {
+            subject: subject(),
+            limit: MaxStale { after: Duration::from_secs(3600), then: OnStale::Remove },
+            generation: 3,
+            kind: Kind::Refused,
+            message: String::new(),
+        },
+        Event::FreshAgain { subject: subject(), generation: 2 },
         Event::LeasesLost { groups: 3 },
         Event::Unmounted { subject: None, volume: "csi-3f2c".into(), target: target.into() },
     ];

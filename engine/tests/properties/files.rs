@@ -220,6 +220,7 @@ proptest! {
             refresh: Refresh::default(),
             keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
             overlap: VolumeSpec::DEFAULT_OVERLAP,
+            max_stale: None,
             size: None,
             files,
         };

@@ -62,8 +62,7 @@ pub struct Volume {
     /// The generation of files that the pod sees; absent before there is one.
     #[prost(uint64, optional, tag = "9")]
     pub generation: ::core::option::Option<u64>,
-    /// How long ago the backends were last known to have what the pod sees; since a restart of the plugin's engine half, at
-    /// most as long ago as that.
+    /// How long ago the backends were last known to have what the pod sees, also over a restart of the plugin.
     #[prost(message, optional, tag = "10")]
     pub fresh_ago: ::core::option::Option<::prost_types::Duration>,
     /// When the backends are asked again: zero while they are; absent where they will not be.

@@ -5,6 +5,7 @@
 //! to 1.36) and the health of a volume (CSI from 1.13). Both are read off what is known already: no backend is asked.
 
 use evanesce_engine::error::Error;
+use evanesce_engine::spec::volume::OnStale;
 use evanesce_proto::csi::volume_health::VolumeHealthEntry;
 use evanesce_proto::csi::volume_usage::Unit;
 use evanesce_proto::csi::{
@@ -55,5 +56,10 @@ pub fn health(volume: &Volume) -> VolumeHealth {
 /// In the words of the refresh's error, which are for whoever has the pod.
 fn stale(volume: &Volume) -> Option<String> {
     let stale = volume.freshness.stale()?;
-    Some(format!("the last refresh failed, and the last good files stay: {}", stale.message))
+    let files = match volume.freshness.too_old() {
+        None => "the last good files stay",
+        Some(OnStale::Mark) => "the files are too old, and marked",
+        Some(OnStale::Remove) => "the files were too old, and are gone",
+    };
+    Some(format!("the last refresh failed, and {files}: {}", stale.message))
 }

@@ -11,6 +11,7 @@
 //! | leases_lost | API Activity 6003 | 4 Delete | the calls that would have ended logins, which nobody can make any more |
 //! | mount, unmount | File System Activity 1001 | 12, 13 | the activities carry these very names |
 //! | refresh | Entity Management 3004 | 3 Update | a managed thing, the volume, with what it was and what it is |
+//! | too_stale, fresh_again | Entity Management 3004 | 12 Suspend, 13 Resume | the volume is taken out of trust, and back into it |
 //! | refused, failed, cancelled | API Activity 6003 | 2 Read | the workload's wish to read secrets, which ended without them |
 //! | audit_start, audit_stop | Event Log Activity 1008 | 6, 7 | the log's own life |
 //! | audit_gap | Event Log Activity 1008 | 99 Other | no activity of the class says that lines are missing |
@@ -28,13 +29,14 @@ use std::time::Duration;
 
 use super::record::{
     Actor, Api, ApiActivity, Authentication, Body, Device, Endpoint, Entity, EntityData, EntityManagement,
-    EventLogActivity, Feature, File, FileSystemActivity, Gap, Identity, LeaseGroup, Metadata, Pod, Process, Product,
-    Record, Request, Resource, SecurityControl, Service, Unmapped, User,
+    EventLogActivity, Feature, File, FileSystemActivity, Gap, Identity, LeaseGroup, MaxStale, Metadata, Pod, Process,
+    Product, Record, Request, Resource, SecurityControl, Service, Unmapped, User,
 };
 use super::{Context, Entry, GapCause, LogEvent, SCHEMA_VERSION, Stamp, cut, epoch_millis, name_of_backend};
 use crate::audit::{Event, Outcome, Purpose, Shown, Subject};
 use crate::backend;
 use crate::error::Kind;
+use crate::spec::volume::OnStale;
 
 /// `severity_id` with its caption.
 type Severity = (u8, &'static str);
@@ -58,6 +60,8 @@ const LOG_OTHER: Type = (1008, "Event Log Activity", 99, "Gap");
 const AUTHENTICATION_LOGON: Type = (3002, "Authentication", 1, "Logon");
 const AUTHENTICATION_LOGOFF: Type = (3002, "Authentication", 2, "Logoff");
 const ENTITY_UPDATE: Type = (3004, "Entity Management", 3, "Update");
+const ENTITY_SUSPEND: Type = (3004, "Entity Management", 12, "Suspend");
+const ENTITY_RESUME: Type = (3004, "Entity Management", 13, "Resume");
 const API_DELETE: Type = (6003, "API Activity", 4, "Delete");
 const API_READ: Type = (6003, "API Activity", 2, "Read");
 
@@ -102,6 +106,10 @@ pub(super) fn event<'a>(context: &'a Context, stamp: &Stamp, event: &'a Event) -
             record.unmapped.ttl_seconds = ttl.as_ref().map(Duration::as_secs);
             record
         }
+        Event::FreshAgain { subject, generation } => {
+            let body = whole(subject, *generation);
+            line.record(ENTITY_RESUME, INFORMATIONAL, "files are not too old any more", Some(subject), body)
+        }
         Event::LeasesLost { groups } => {
             let body = line.call("revoke", None);
             let mut record =
@@ -143,7 +151,7 @@ pub(super) fn event<'a>(context: &'a Context, stamp: &Stamp, event: &'a Event) -
         Event::Refreshed { subject, generation, before, after } => {
             let body = Body::EntityManagement(EntityManagement {
                 entity: entity(subject, None, before),
-                entity_result: entity(subject, Some(*generation), after),
+                entity_result: Some(entity(subject, Some(*generation), after)),
             });
             line.record(ENTITY_UPDATE, INFORMATIONAL, "new generation in place", Some(subject), body)
         }
@@ -175,6 +183,18 @@ pub(super) fn event<'a>(context: &'a Context, stamp: &Stamp, event: &'a Event) -
             record.close(outcome);
             record.unmapped.identity = Some(taken_for(identity));
             record.unmapped.lease_group = Some(LeaseGroup { uid: group, leases: *leases, cause: cause.as_str() });
+            record
+        }
+        Event::TooStale { subject, limit, generation, kind, message } => {
+            let what = match limit.then {
+                OnStale::Mark => "files too old, and marked",
+                OnStale::Remove => "files too old, and removed",
+            };
+            let mut record = line.record(ENTITY_SUSPEND, MEDIUM, what, Some(subject), whole(subject, *generation));
+            (record.status_id, record.status) = FAILURE;
+            record.status_code = Some(kind.as_str());
+            record.status_detail = Some(cut(message).into());
+            record.unmapped.max_stale = Some(MaxStale { seconds: limit.after.as_secs(), then: limit.then.as_str() });
             record
         }
         Event::Unmounted { subject, volume, target } => {
@@ -344,8 +364,15 @@ fn entity<'a>(subject: &'a Subject, generation: Option<u64>, secrets: &'a [Shown
         type_id: 99,
         kind: "Secret Volume",
         version: generation.map(|generation| generation.to_string()),
-        data: EntityData { secrets: secrets.iter().map(resource).collect() },
+        data: Some(EntityData { secrets: secrets.iter().map(resource).collect() }),
     }
+}
+
+/// A volume of which no secret is said to be anew.
+fn whole(subject: &Subject, generation: u64) -> Body<'_> {
+    let mut it = entity(subject, Some(generation), &[]);
+    it.data = None;
+    Body::EntityManagement(EntityManagement { entity: it, entity_result: None })
 }
 
 fn folder(target: &str) -> Body<'_> {

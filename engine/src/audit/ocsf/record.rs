@@ -91,7 +91,8 @@ pub(super) struct Authentication<'a> {
 #[derive(Serialize)]
 pub(super) struct EntityManagement<'a> {
     pub(super) entity: Entity<'a>,
-    pub(super) entity_result: Entity<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) entity_result: Option<Entity<'a>>,
 }
 
 #[derive(Serialize)]
@@ -222,7 +223,8 @@ pub(super) struct Entity<'a> {
     pub(super) kind: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) version: Option<String>,
-    pub(super) data: EntityData<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) data: Option<EntityData<'a>>,
 }
 
 #[derive(Serialize)]
@@ -256,6 +258,8 @@ pub(super) struct Unmapped<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) mount_options: Option<&'a [String]>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) max_stale: Option<MaxStale>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) gap: Option<Gap>,
 }
 
@@ -273,6 +277,7 @@ impl Unmapped<'_> {
             files,
             secrets,
             mount_options,
+            max_stale,
             gap,
         } = self;
         workload.is_none()
@@ -286,6 +291,7 @@ impl Unmapped<'_> {
             && files.is_none()
             && secrets.is_none()
             && mount_options.is_none()
+            && max_stale.is_none()
             && gap.is_none()
     }
 }
@@ -319,6 +325,13 @@ pub(super) struct Identity<'a> {
     pub(super) audience: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) caller: Option<String>,
+}
+
+/// What a class says of files that are too old.
+#[derive(Serialize)]
+pub(super) struct MaxStale {
+    pub(super) seconds: u64,
+    pub(super) then: &'static str,
 }
 
 #[derive(Serialize)]

@@ -66,6 +66,7 @@ pub(super) fn of(form: &Form) -> Vec<Validation> {
             let (least, most) = form.bounds();
             return vec![must(format!("self >= {least} && self <= {most}"), number_words(least, most))];
         }
+        Form::OneOf(words) => vec![must(format!("self in ['{}']", words.join("', '")), values::one_of_words(words))],
         Form::Percentage { most } => {
             vec![must(
                 format!("self.matches('^[0-9]{{1,3}}%$') && int(self.replace('%', '')) <= {most}"),
