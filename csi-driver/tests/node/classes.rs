@@ -99,14 +99,10 @@ impl ClassSource for MemoryClasses {
 }
 
 /// The backend `store`, which every namespace may ask for `kv/*`, but `strangers`.
-pub(crate) struct OneBackend(pub(crate) FakeBackend);
+pub(crate) struct OneBackend(Arc<BackendHandle>);
 
-impl Backends for OneBackend {
-    fn find(&self, name: &BackendName) -> Result<Arc<BackendHandle>, Error> {
-        if name.as_str() != "store" {
-            return Err(Error::missing("there is no such backend"));
-        }
-        let backend = self.0.clone();
+impl OneBackend {
+    pub(crate) fn new(backend: FakeBackend) -> Self {
         let allow = |namespace: &str| Allow {
             namespaces: vec![Glob::parse(namespace)],
             service_accounts: vec![Glob::parse("*")],
@@ -114,6 +110,13 @@ impl Backends for OneBackend {
             role: None,
         };
         let allow = ["payments", "team-*", "greedy"].map(allow).into();
-        Ok(Arc::new(BackendHandle::new(Arc::new(backend), allow, Limits::default(), 1)))
+        Self(Arc::new(BackendHandle::new(Arc::new(backend), allow, Limits::default(), 1)))
+    }
+}
+
+impl Backends for OneBackend {
+    fn find(&self, name: &BackendName) -> Result<Arc<BackendHandle>, Error> {
+        let found = (name == self.0.backend.name()).then(|| Arc::clone(&self.0));
+        found.ok_or_else(|| Error::missing("there is no such backend"))
     }
 }

@@ -99,18 +99,20 @@ impl Node {
         // Of a kind that is counted.
         let backend = FakeBackend::new("store").with_kind("vault");
         backend.put("kv/db", &[("username", "app"), ("password", "first")]);
+        let clock = TestClock { start: Instant::now(), ahead: ahead.into() };
+        Self::of(backend, Budget::new(node, namespace), clock).await
+    }
+
+    /// One of several nodes that ask the same backend.
+    pub(crate) async fn asking(backend: FakeBackend) -> Self {
+        let clock = TestClock { start: Instant::now(), ahead: 0.into() };
+        Self::of(backend, Budget::new(1 << 30, 1 << 30), clock).await
+    }
+
+    async fn of(backend: FakeBackend, budget: Arc<Budget>, clock: TestClock) -> Self {
         let classes = Arc::new(MemoryClasses::new());
         classes.set("db", spec(&["username kv/db username", "password kv/db password"]));
-        let budget = Budget::new(node, namespace);
-        Self::start(
-            backend,
-            Arc::new(FakeMounts::new()),
-            classes,
-            budget,
-            Arc::new(TestClock { start: Instant::now(), ahead: ahead.into() }),
-            1,
-        )
-        .await
+        Self::start(backend, Arc::new(FakeMounts::new()), classes, budget, Arc::new(clock), 1).await
     }
 
     /// The engine half dies and another one starts.
@@ -154,7 +156,7 @@ impl Node {
         };
         Metrics::look_at(&mut metrics, scraped);
         let fetcher = Fetcher::new(Arc::new(HeapKeep), bounds, Arc::clone(&clock) as _, Arc::clone(&counted) as _);
-        let backends: Arc<dyn Backends> = Arc::new(OneBackend(backend.clone()));
+        let backends: Arc<dyn Backends> = Arc::new(OneBackend::new(backend.clone()));
         let journal = Arc::new(Sealed::new(Arc::clone(&mounts) as _, SealingKey::derive(&[boot; 32])));
         let lender = Lender::new(
             Arc::clone(&journal) as _,

@@ -11,6 +11,7 @@ mod ceilings;
 mod classes;
 mod failures;
 mod fake_mounts;
+mod fleet;
 mod ground;
 mod health;
 mod late_classes;

@@ -181,8 +181,8 @@ async fn an_edit_that_comes_while_a_republish_holds_the_volume_is_shown_soon() {
 #[tokio::test(start_paused = true)]
 async fn an_edit_that_comes_during_a_refresh_that_fails_is_shown_soon() {
     let (node, pod) = published().await;
-    // It failed before, so that its next try by itself is far.
-    node.backend.fail_next(BackendErrorKind::Throttled, Some(EVERY));
+    // Its next try by itself is farther than an edit's.
+    node.backend.fail_next(BackendErrorKind::Denied, None);
     node.backend.hold();
     let logins = node.backend.counts().logins;
     advance(EVERY).await;
@@ -190,7 +190,7 @@ async fn an_edit_that_comes_during_a_refresh_that_fails_is_shown_soon() {
     node.classes.set("db", spec(&["secret kv/db password"]));
     settle().await;
     node.backend.release();
-    until("the refresh failed", || node.refreshed("throttled", 1)).await;
+    until("the refresh failed", || node.refreshed("denied", 1)).await;
     advance(EDITED).await;
     until("the edit is shown", || read(&pod, "secret").is_some()).await;
 }

@@ -183,8 +183,14 @@ impl Lender {
     }
 
     async fn ask_for_more(&self, held: &Held) -> Result<Option<More>, BackendError> {
-        let (handle, session) = self.resume(held).await?;
-        let Some(login) = self.fetcher.through(&handle, false, session.renew_login()).await? else { return Ok(None) };
+        let handle = self.handle(held)?;
+        let renew_login = async {
+            let session = self.resume(&handle, held).await?;
+            let login = session.renew_login().await?;
+            Ok((session, login))
+        };
+        let (session, login) = self.fetcher.through(&handle, false, renew_login).await?;
+        let Some(login) = login else { return Ok(None) };
         let mut more = More { login, left: Vec::new(), life: login, enough: true };
         for lent in &held.lent {
             let left = self.fetcher.through(&handle, false, session.renew(lent.id.expose())).await?;
@@ -197,18 +203,17 @@ impl Lender {
         Ok(Some(more))
     }
 
-    /// A session of a group's own login.
-    pub(super) async fn resume(&self, held: &Held) -> Result<(Arc<BackendHandle>, Box<dyn Session>), BackendError> {
-        let handle = match &held.handle {
-            Some(handle) => Arc::clone(handle),
-            None => self
-                .backends
-                .find(&held.identity.backend)
-                .map_err(|error| BackendError::new(BackendErrorKind::Unavailable, error.message()))?,
-        };
-        let credential = SecretBytes::from(held.credential.expose());
-        let session = self.fetcher.through(&handle, false, handle.backend.resume(&held.identity, credential)).await?;
-        Ok((handle, session))
+    /// The backend that lent to a group.
+    pub(super) fn handle(&self, held: &Held) -> Result<Arc<BackendHandle>, BackendError> {
+        let find = || self.backends.find(&held.identity.backend);
+        let handle = held.handle.as_ref().map_or_else(find, |handle| Ok(Arc::clone(handle)));
+        handle.map_err(|error| BackendError::new(BackendErrorKind::Unavailable, error.message()))
+    }
+
+    /// A session of a group's own login. This may ask the backend nothing, so that it comes back says nothing of how the backend
+    /// is: whoever counts answers counts it together with the request it is for.
+    pub(super) async fn resume(&self, handle: &BackendHandle, held: &Held) -> Result<Box<dyn Session>, BackendError> {
+        handle.backend.resume(&held.identity, SecretBytes::from(held.credential.expose())).await
     }
 
     /// When a group whose login ends then has nothing left to give back.

@@ -105,6 +105,7 @@ async fn give_back(lender: &Lender, wide: &Semaphore, held: Box<Held>) {
 }
 
 async fn revoke(lender: &Lender, held: &Held) -> Result<(), BackendError> {
-    let (handle, session) = lender.resume(held).await?;
-    lender.fetcher.through(&handle, false, session.revoke()).await
+    let handle = lender.handle(held)?;
+    let revoke = async { lender.resume(&handle, held).await?.revoke().await };
+    lender.fetcher.through(&handle, false, revoke).await
 }
