@@ -190,7 +190,7 @@ async fn an_edit_that_comes_during_a_refresh_that_fails_is_shown_soon() {
     node.classes.set("db", spec(&["secret kv/db password"]));
     settle().await;
     node.backend.release();
-    until("the refresh failed", || node.refreshed("denied", 1)).await;
+    until("the refresh failed", || node.refreshed("refused", 1)).await;
     advance(EDITED).await;
     until("the edit is shown", || read(&pod, "secret").is_some()).await;
 }
