@@ -6,7 +6,7 @@
 //! This file builds the parts and joins them; what they do is in the files beside it, in the order of the straight line:
 //! [`server`] and [`service`] hear kubelet and the operator, [`publish_request`] parses, [`volumes`] and [`volume`] are the
 //! state, [`plugin`] has the verbs, [`tmpfs_target`] and [`budget`] make room, [`borrowed`] and
-//! [`journal`] hold what was lent, [`refresher`] and [`adoption`] keep it so; through
+//! [`journal`] hold what was lent, [`refresher`] and [`adoption`] keep it so, [`oddities`] says where that is harder than it has to be; through
 //! [`door`] classes come in, and what happened goes out.
 
 pub mod adoption;
@@ -19,6 +19,7 @@ pub mod keeping;
 pub mod max_stale;
 pub mod metrics;
 pub mod mounts;
+pub mod oddities;
 pub mod plugin;
 pub mod probe;
 pub mod publish_request;

@@ -311,7 +311,7 @@ impl Answers {
     fn add(&mut self, grant: &Grant, secret: Arc<Secret>, login: Option<Duration>, now: SystemTime) {
         let mut life = Life::of(&secret, now);
         if secret.lease.is_some() {
-            life.ends_in = life.ends_in.map(|ends| login.map_or(ends, |login| ends.min(login)));
+            life.ends_in = [life.ends_in, login].into_iter().flatten().min();
         }
         self.shown.push(Shown { ends: life.ends_in.is_some(), ..shown(grant, Some(&secret)) });
         self.lives.push(life);

@@ -3,10 +3,10 @@
 
 //! What one volume has borrowed: the credentials it shows, and those that others still use.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use evanesce_engine::audit::Shown;
+use evanesce_engine::clock::Clock;
 use evanesce_engine::lease::{Cause, LeaseGroup, Lender, Prolonged};
 use tokio::time::Instant;
 
@@ -14,8 +14,8 @@ use tokio::time::Instant;
 #[derive(Default)]
 pub struct Borrowed {
     shown: Vec<LeaseGroup>,
-    /// Not shown any more, with the time until which they stay valid, the oldest first.
-    replaced: VecDeque<(LeaseGroup, Instant)>,
+    /// Not shown any more, with the time until which they stay valid.
+    replaced: Vec<(LeaseGroup, Instant)>,
 }
 
 impl Borrowed {
@@ -24,12 +24,16 @@ impl Borrowed {
         &self.shown
     }
 
-    /// Shows `groups` from now on; what it showed stays valid until `until`.
-    pub fn replace(&mut self, groups: Vec<LeaseGroup>, until: Instant) {
+    /// Shows `groups` from now on; what it showed stays valid for `overlap`, or until all of it has ended by itself.
+    pub fn replace(&mut self, groups: Vec<LeaseGroup>, overlap: Duration, clock: &dyn Clock) {
         groups.iter().for_each(LeaseGroup::shown);
+        let until = clock.monotonic() + overlap;
         let before = std::mem::replace(&mut self.shown, groups);
-        before.iter().for_each(|group| group.replaced(until));
-        self.replaced.extend(before.into_iter().map(|group| (group, until)));
+        self.replaced.extend(before.into_iter().map(|group| {
+            let until = group.over().map_or(until, |over| over.min(until));
+            group.replaced(until);
+            (group, until)
+        }));
     }
 
     /// Takes over what an earlier engine half borrowed for the volume. Which of it is shown nobody knows: all of it stays
@@ -41,14 +45,14 @@ impl Borrowed {
 
     /// Gives back what has stayed long enough.
     pub fn sweep(&mut self, now: Instant) {
-        while let Some((group, _)) = self.replaced.pop_front_if(|(_, until)| *until <= now) {
+        for (group, _) in self.replaced.extract_if(.., |(_, until)| *until <= now) {
             group.give_back(Cause::Replaced);
         }
     }
 
     /// When there is something to sweep.
     pub fn next_sweep(&self) -> Option<Instant> {
-        self.replaced.front().map(|(_, until)| *until)
+        self.replaced.iter().map(|(_, until)| *until).min()
     }
 
     /// Gives everything back: the volume is gone.

@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use evanesce_engine::audit::{Auditor, Event, Purpose};
 use evanesce_engine::clock::Clock;
@@ -157,7 +158,7 @@ impl Plugin {
         let generation = delivered.placed.map_or(1, |placed| placed.generation);
         let mut state = State::new(Some(delivered.before), generation, size, self.clock());
         state.follow(&delivered.spec);
-        state.borrowed.replace(delivered.borrowed.unwrap_or_default(), self.clock().monotonic());
+        state.borrowed.replace(delivered.borrowed.unwrap_or_default(), Duration::ZERO, self.clock());
         let PublishRequest { volume: id, target, subject, tokens, group } = request;
         let volume = Arc::new(Volume::new(id, target, subject, group, tokens, generations, state));
         volume.freshness.renew(self.clock().monotonic());

@@ -3,7 +3,6 @@
 
 //! Keeps live volumes fresh: one loop that waits for the next deadline, and refreshes that never harm a running pod.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
@@ -36,8 +35,6 @@ const PARALLEL: usize = 16;
 const FIRST_RETRY: Duration = Duration::from_secs(10);
 /// How often the wall clock is looked at: one that was set forward, or a machine that slept, must not outlive a lease.
 const LOOK: Duration = Duration::from_secs(30);
-/// What lives so short costs its backend more than its class says.
-const SHORT: Duration = Duration::from_secs(10);
 
 /// What falls due.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -289,7 +286,7 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
     state.remember(before, plugin.clock());
     state.follow(&spec);
     if let Some(borrowed) = borrowed {
-        state.borrowed.replace(borrowed, plugin.clock().monotonic() + spec.overlap);
+        state.borrowed.replace(borrowed, spec.overlap, plugin.clock());
     }
     if volume.freshness.renew(plugin.clock().monotonic()) {
         info!(volume_id = %volume.id, "volume is fresh again");
@@ -313,23 +310,9 @@ async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivere
 }
 
 /// Sets the volume's next deadline as was decided, unless something made it due sooner while it was being refreshed; and
-/// says where what it shows lives too short to be kept in peace.
+/// says what is odd about what it shows.
 pub fn follow(plugin: &Plugin, volume: &Volume, state: &State) {
-    if state.life.is_some_and(|life| life < SHORT) && !volume.short_lived.swap(true, Ordering::Relaxed) {
-        warn!(
-            volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod,
-            wait = ?state.life,
-            "a secret of this volume is good for seconds, and replaced that often: raise its TTL (default_ttl of the role)"
-        );
-    }
-    let left = state.life.map(|life| life / 3).filter(|_| !state.borrowed.shown().is_empty());
-    if left.is_some_and(|left| left < state.overlap) && !volume.cut_overlap.swap(true, Ordering::Relaxed) {
-        warn!(
-            volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod,
-            overlap = ?state.overlap, ?left,
-            "what is lent to this volume ends before its overlap does: lower spec.leases.overlap, or raise default_ttl of the role to three times as much"
-        );
-    }
+    volume.oddities.say(&volume.subject, state);
     let due = state.before.as_ref().and_then(|before| before.due);
     let wait = due.map_or_else(|| refresh_after(state.refresh, random()), |due| due.left(plugin.clock().now()));
     plugin.deadlines.within(&volume.id, wait.max(SOONEST), plugin.clock());

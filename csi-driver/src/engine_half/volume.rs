@@ -4,7 +4,6 @@
 //! One live volume: where it is, whose it is, what it shows.
 
 use std::collections::VecDeque;
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -23,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::engine_half::borrowed::Borrowed;
 use crate::engine_half::budget::Reservation;
 use crate::engine_half::freshness::Freshness;
+use crate::engine_half::oddities::Oddities;
 use crate::engine_half::publish_request::PublishRequest;
 use crate::engine_half::record::Record;
 use crate::protocol::{TargetPath, VolumeId};
@@ -43,10 +43,8 @@ pub struct Volume {
     pub state: tokio::sync::Mutex<State>,
     /// Whether that is what the backends have.
     pub freshness: Freshness,
-    /// Whether it was said that what it shows is good for seconds.
-    pub short_lived: AtomicBool,
-    /// Whether it was said that what it is lent ends before its overlap does.
-    pub cut_overlap: AtomicBool,
+    /// What was said of what it shows.
+    pub oddities: Oddities,
     tokens: Mutex<Arc<Tokens>>,
     forced: Mutex<Vec<oneshot::Sender<Forced>>>,
     leaving: CancellationToken,
@@ -185,8 +183,7 @@ impl Volume {
             generations,
             state: state.into(),
             freshness: Freshness::default(),
-            short_lived: AtomicBool::new(false),
-            cut_overlap: AtomicBool::new(false),
+            oddities: Oddities::default(),
             tokens,
             forced: Mutex::default(),
             leaving,

@@ -107,16 +107,6 @@ async fn a_replacement_that_fails_is_tried_again_before_the_end() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lease_without_a_length_is_asked_for_at_the_period_of_its_class() {
-    let (node, _pod) = leased(Duration::ZERO).await;
-    advance(EVERY - SECOND).await;
-    settle().await;
-    assert_eq!(node.backend.counts().fetches, 1);
-    advance(SECOND).await;
-    until("it is asked for", || node.refreshed("unchanged", 1)).await;
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_static_role_is_read_after_its_change() {
     let node = Node::new().await;
     node.backend.rotate("kv/db", 60 * SECOND);

@@ -19,6 +19,7 @@ mod leases;
 mod lent;
 mod listing;
 mod lives;
+mod odd_leases;
 mod outages;
 mod raw;
 mod refreshes;

@@ -84,6 +84,8 @@ struct State {
     logins: BTreeMap<String, Vec<String>>,
     /// Logins and leases are prolonged.
     prolongs: bool,
+    /// Prolongs no lease, but fails in this way.
+    renews_not: Option<BackendErrorKind>,
     /// No login is ended.
     keeps: bool,
     /// Called leased although nothing is lent.
@@ -245,6 +247,11 @@ impl FakeBackend {
     /// Prolongs logins and leases from now on.
     pub fn prolong(&self) {
         self.memory.state().prolongs = true;
+    }
+
+    /// Refuses in this way to prolong leases, whatever they say of themselves.
+    pub fn refuse_renewals(&self, kind: BackendErrorKind) {
+        self.memory.state().renews_not = Some(kind);
     }
 
     /// The leases that are not given back, in no order that counts.
@@ -499,6 +506,9 @@ impl Session for FakeSession {
         self.memory.request(|counts| counts.renewals += 1).await?;
         self.memory.known(&self.token)?;
         let state = self.memory.state();
+        if let Some(kind) = state.renews_not {
+            return Err(BackendError::new(kind, "the fake prolongs no lease"));
+        }
         let path = std::str::from_utf8(lease).ok().and_then(|id| id.rsplit_once('/')).map_or("", |(path, _)| path);
         Ok(state.secrets.get(path).and_then(|stored| stored.lease))
     }

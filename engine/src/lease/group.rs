@@ -121,6 +121,8 @@ pub struct Lent {
     pub duration: Duration,
     /// Whether its backend prolongs it.
     pub renewable: bool,
+    /// When it ends by itself, as its backend said last; absent where that says nothing.
+    pub(super) ends: Option<Instant>,
 }
 
 /// Everything about a group but the duty to give it back.
@@ -176,6 +178,11 @@ impl LeaseGroup {
     /// When its login ends by itself, where it does.
     pub fn ends(&self) -> Option<SystemTime> {
         self.held().ends
+    }
+
+    /// When all that it lent has ended by itself; `None` where that is not known.
+    pub fn over(&self) -> Option<Instant> {
+        self.lent().iter().map(|lent| lent.ends).collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     /// What it holds; nothing of a group that an earlier process borrowed, which knows its login alone.

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::group::{Cause, GroupId};
+use super::group::{Cause, GroupId, Held};
 use crate::audit::{Outcome, Subject};
 use crate::error::Error;
 use crate::fetch::Meter;
@@ -90,8 +90,8 @@ pub struct Lease {
     pub id: Digest,
     /// Whether its backend says that it prolongs it.
     pub renewable: bool,
-    /// When it ends by itself.
-    pub ends: SystemTime,
+    /// When it ends by itself, where its backend says that.
+    pub ends: Option<Instant>,
 }
 
 /// What became of a group, to be counted.
@@ -139,11 +139,11 @@ impl Ledger {
         self.count(kind, Became::Replaced);
     }
 
-    /// Its login is good until then, and its leases, in their order, until these ends; whether that is `enough` to go on with it.
-    pub(super) fn prolonged(&self, group: &GroupId, login: SystemTime, leases: &[SystemTime], enough: bool) {
-        let kind = self.edit(group, |it| {
-            it.ends = Some(login);
-            it.leases.iter_mut().flatten().zip(leases).for_each(|(lease, ends)| lease.ends = *ends);
+    /// Its ends are others; whether that is `enough` to go on with it.
+    pub(super) fn prolonged(&self, held: &Held, enough: bool) {
+        let kind = self.edit(&held.id, |it| {
+            it.ends = held.ends;
+            it.leases.iter_mut().flatten().zip(&held.lent).for_each(|(lease, lent)| lease.ends = lent.ends);
         });
         self.count(kind.filter(|_| enough), Became::Prolonged);
     }

@@ -3,11 +3,12 @@
 
 //! Begins groups, prolongs them, and finds those of an earlier process.
 
+use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::entry::Entry;
 use super::group::{Cause, GroupId, Held, LeaseGroup, Lent};
@@ -19,6 +20,7 @@ use crate::clock::Clock;
 use crate::error::Error;
 use crate::fetch::{BackendHandle, Backends, Fetcher};
 use crate::keep::Keep;
+use crate::names::BackendName;
 use crate::projection::DigestKey;
 use crate::secret::{Secret, SecretBytes};
 
@@ -36,6 +38,8 @@ pub struct Lender {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) ledger: Arc<Ledger>,
     digests: DigestKey,
+    /// Roles of backends that prolong nothing, of which it was said.
+    refused: Mutex<BTreeSet<(BackendName, String)>>,
     returns: UnboundedSender<Box<Held>>,
     returned: Mutex<Option<UnboundedReceiver<Box<Held>>>>,
 }
@@ -75,7 +79,19 @@ impl Lender {
         let (returns, returned) = mpsc::unbounded_channel();
         let returned = Mutex::new(Some(returned));
         let ledger = Arc::new(Ledger::new(fetcher.meter()));
-        Arc::new(Self { journal, keep, backends, fetcher, auditor, clock, ledger, digests, returns, returned })
+        Arc::new(Self {
+            journal,
+            keep,
+            backends,
+            fetcher,
+            auditor,
+            clock,
+            ledger,
+            digests,
+            refused: Mutex::default(),
+            returns,
+            returned,
+        })
     }
 
     /// Which groups there are.
@@ -124,10 +140,10 @@ impl Lender {
         if let Some(lease) = &secret.lease {
             let id = self.keep.keep(SecretBytes::from(lease.id.expose()))?;
             let (duration, renewable) = (lease.duration, lease.renewable);
-            let ends = self.clock.now() + duration;
+            let ends = (!duration.is_zero()).then(|| self.clock.monotonic() + duration);
             let listed = Lease { path: path.to_owned(), id: self.digests.lease_id(id.expose()), renewable, ends };
             self.ledger.lent(group.id(), listed);
-            group.held_mut().lent.push(Lent { path: path.to_owned(), id, duration, renewable });
+            group.held_mut().lent.push(Lent { path: path.to_owned(), id, duration, renewable, ends });
         }
         Ok(())
     }
@@ -165,20 +181,36 @@ impl Lender {
         if held.lent.is_empty() || !held.lent.iter().all(|lent| lent.renewable) {
             return Prolonged::Not;
         }
-        let asked = self.clock.now();
+        let (asked, begun) = (self.clock.now(), self.clock.monotonic());
         match self.ask_for_more(held).await {
             Ok(Some(more)) => {
-                let login = asked + more.login;
-                let leases: Vec<_> = more.left.iter().map(|left| asked + *left).collect();
-                self.ledger.prolonged(&held.id, login, &leases, more.enough);
-                group.held_mut().ends = Some(login);
+                let held = group.held_mut();
+                held.ends = Some(asked + more.login);
+                held.lent.iter_mut().zip(&more.left).for_each(|(lent, left)| lent.ends = Some(begun + *left));
+                self.ledger.prolonged(held, more.enough);
                 if more.enough { Prolonged::For(more.life) } else { Prolonged::Not }
             }
             Ok(None) => Prolonged::Not,
             Err(error) => {
                 debug!(group = %held.id, backend = %held.identity.backend, %error, "a lease group was not prolonged");
+                if is_final(error.kind) {
+                    self.say_refused(&held.identity, &error);
+                }
                 Prolonged::Not
             }
+        }
+    }
+
+    /// Once for each role of a backend: it is asked again with each lease.
+    fn say_refused(&self, identity: &Identity, error: &BackendError) {
+        let Identity { backend, role, .. } = identity;
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if refused.insert((backend.clone(), role.clone())) {
+            warn!(
+                %backend, role, %error,
+                "what says that it is renewable is not prolonged, and replaced instead: the role's policies lack update on \
+                 auth/token/renew-self or sys/leases/renew, which the policy `default` has, or its leases are at their max_ttl from the start"
+            );
         }
     }
 

@@ -29,7 +29,7 @@ fn group(plugin: &Plugin, id: &GroupId, standing: &Standing) -> LeaseGroup {
         path: path.clone(),
         id_digest: id.to_string(),
         renewable: *renewable,
-        ends_in: until(*ends).try_into().ok(),
+        ends_in: ends.and_then(|at| at.saturating_duration_since(clock.monotonic()).try_into().ok()),
     };
     LeaseGroup {
         id: id.to_string(),
