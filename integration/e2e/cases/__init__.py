@@ -13,4 +13,4 @@ def case(function):
 
 # They register themselves, in this order.
 from . import delivery, events, refusal, mending, permission, workloads, schema, removal, crash  # noqa: E402
-from . import rendered, chart, restarts, outage, absence, symptoms, shutdown, scale  # noqa: E402
+from . import rendered, chart, restarts, lending, outage, absence, symptoms, shutdown, scale  # noqa: E402

@@ -17,9 +17,10 @@ def backend(name, role="payments", address=openbao.ADDRESS, trust=("caFile", "op
 
 
 def volume(name, namespace="payments", backend="vault", files=None, every="5s", **more):
-    """A `SecretVolume`; `files` names secret and key for each path."""
+    """A `SecretVolume`; `files` names secret and key for each path; without a key it is the whole secret."""
     files = files or {"password": ("kv/payments/db", "password")}
-    files = [{"path": path, "from": {"backend": backend, "secret": secret, "key": key}} for path, (secret, key) in files.items()]
+    files = [{"path": path, "from": {"backend": backend, "secret": secret, **({"key": key} if key else {})}}
+             for path, (secret, key) in files.items()]
     return {"apiVersion": _API, "kind": "SecretVolume", "metadata": {"name": name, "namespace": namespace},
             "spec": {"refresh": {"every": every, "jitter": "10%"}, "files": files, **more}}
 

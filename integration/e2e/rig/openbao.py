@@ -54,6 +54,7 @@ class OpenBao:
     """The server, and its administrator."""
 
     def __init__(self, target):
+        self.target = target
         self._bao = program(target)
         self._token = self._unseal_key = ""
 
@@ -116,10 +117,10 @@ class OpenBao:
         """Writes anything."""
         return self._bao_says("write", "-format", "json", path, "-", stdin=json.dumps(fields))
 
-    def role(self, name, accounts, namespaces=("payments",)):
+    def role(self, name, accounts, namespaces=("payments",), policies=("payments",)):
         """Who may log in under a role; `bound_audiences` is one audience here."""
         self.write(f"auth/kubernetes/role/{name}", bound_service_account_names=list(accounts), audience=AUDIENCE,
-                   bound_service_account_namespaces=list(namespaces), token_policies=["payments"], token_ttl="10m")
+                   bound_service_account_namespaces=list(namespaces), token_policies=list(policies), token_ttl="10m")
 
     def _kubernetes_login(self):
         # OpenBao asks the API server with a reviewer's token of its own. The other way, to let it ask with the very token
