@@ -185,7 +185,8 @@ async fn serve(start: Start) -> Result<(), Box<dyn StdError>> {
             clock: Arc::clone(&clock),
         },
     );
-    let fetcher = Fetcher::new(answers, bounds, Arc::clone(&clock), Arc::clone(&metrics) as _);
+    let fetcher =
+        Fetcher::new((answers, bounds), keeping::for_answers(), Arc::clone(&clock), Arc::clone(&metrics) as _);
     let backends: Arc<dyn Backends> = Arc::new(registry);
     let sealed = Arc::new(Sealed::new(Arc::new(warden.clone()), SealingKey::derive(digest_key.as_bytes())));
     let keep: Arc<dyn Keep> = Arc::new(ArenaKeep(arena));

@@ -78,6 +78,8 @@ pub enum Outcome {
 pub enum Source {
     /// It asked the backend itself.
     Asked,
+    /// The backend is away; the answer is the last one that the same identity had on this node.
+    Remembered,
     /// The answer was there, asked for a moment ago for another volume of the same identity.
     Reused,
     /// It waited for the answer to the same question of another volume of the same identity.
@@ -89,6 +91,7 @@ impl Source {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Asked => "asked",
+            Self::Remembered => "remembered",
             Self::Reused => "reused",
             Self::Shared => "shared",
         }
@@ -186,6 +189,15 @@ pub enum Event {
         /// The mount's options.
         options: Vec<String>,
     },
+    /// A volume was filled with answers that were remembered, because a backend could not be reached.
+    Offline {
+        /// Whose volume.
+        subject: Subject,
+        /// How old the oldest answer is.
+        age: Duration,
+        /// Why the backend was not asked: the tenant's message.
+        message: String,
+    },
     /// A new generation took the place of the one before.
     Refreshed {
         /// Whose volume.
@@ -260,6 +272,7 @@ impl Event {
             Self::LeasesLost { .. } => "leases_lost",
             Self::LoggedIn { .. } => "login",
             Self::Mounted { .. } => "mount",
+            Self::Offline { .. } => "offline",
             Self::Refreshed { .. } => "refresh",
             Self::Refused { .. } => "refused",
             Self::Revoked { .. } => "revoke",

@@ -15,7 +15,7 @@ use crate::class_source::{ClassSource, Lookup};
 use crate::clock::Clock;
 use crate::crash_point;
 use crate::error::{Error, Kind};
-use crate::fetch::{Answers, BackendHandle, Backends, Fetch, Fetcher};
+use crate::fetch::{Answers, BackendHandle, Backends, Fetch, Fetcher, Offline};
 use crate::lease::{LeaseGroup, Lender};
 use crate::names::BackendName;
 use crate::policy;
@@ -98,6 +98,8 @@ pub struct Delivered {
     pub files: Vec<String>,
     /// What was borrowed for it, in the place of what was borrowed before; absent where nobody was asked.
     pub borrowed: Option<Vec<LeaseGroup>>,
+    /// What of it was remembered, because a backend is away.
+    pub offline: Option<Offline>,
 }
 
 /// The classes of one volume, found.
@@ -126,6 +128,10 @@ impl Deliverer {
                 format!("the backends did not answer within {:?}; the volume is tried again", self.limit),
             )),
         };
+        if let Ok(Delivered { offline: Some(offline), .. }) = &result {
+            let (subject, message) = (request.subject.clone(), offline.error.message().to_owned());
+            scope.record(Event::Offline { subject, age: offline.age, message });
+        }
         scope.close(&result, |subject, delivered| event(subject, request, delivered));
         result
     }
@@ -227,7 +233,7 @@ impl Deliverer {
             }
         };
         let before = Before { due: Some(due), ..before };
-        Ok(Delivered { spec, before, placed: None, files: Vec::new(), borrowed: None })
+        Ok(Delivered { spec, before, placed: None, files: Vec::new(), borrowed: None, offline: None })
     }
 
     async fn place(
@@ -238,19 +244,26 @@ impl Deliverer {
         target: &dyn Target,
     ) -> Result<Delivered, Error> {
         let Classes { spec, revision, .. } = classes;
+        let offline = answers.offline;
+        let age = offline.as_ref().map_or(Duration::ZERO, |offline| offline.age);
+        let offline = match (offline, spec.max_stale) {
+            // Too old for a pod that runs is too old for one that starts.
+            (Some(offline), Some(most)) if age >= most.after => return Err(offline.error),
+            (offline, _) => offline,
+        };
         let projection = render(&spec, request.group, &answers.secrets)?;
         drop(answers.secrets);
         crash_point!("deliver:rendered");
         let wait = Wait::of(answers.lives, spec.refresh, request.chance);
-        let due = Some(Due::after(wait, asked));
+        let due = Some(Due::after(wait, asked - age));
         let before = Before { secrets: answers.shown, digest: projection.digest(&self.digests), revision, due };
         let borrowed = Some(answers.borrowed);
         if request.before.is_some_and(|earlier| earlier.digest == before.digest) {
-            return Ok(Delivered { spec, before, placed: None, files: Vec::new(), borrowed });
+            return Ok(Delivered { spec, before, placed: None, files: Vec::new(), borrowed, offline });
         }
         let files = projection.files().map(|(path, _)| path.to_string()).collect();
         let placed = target.place(&spec, projection, &before).await?;
-        Ok(Delivered { spec, before, placed: Some(placed), files, borrowed })
+        Ok(Delivered { spec, before, placed: Some(placed), files, borrowed, offline })
     }
 }
 

@@ -96,6 +96,18 @@ struct Asked<'b> {
     login: Option<Duration>,
 }
 
+/// What a delivery has that was remembered.
+#[derive(Debug)]
+pub struct Offline {
+    /// How old the oldest answer is.
+    pub age: Duration,
+    /// Why the backend was not asked.
+    pub error: Error,
+}
+
+/// A question without an answer: why, and what was asked for.
+type Unanswered<'a> = (BackendError, &'a str);
+
 /// Everything one delivery asks, in bursts.
 pub struct Fetch<'a> {
     fetcher: &'a Arc<Fetcher>,
@@ -105,6 +117,8 @@ pub struct Fetch<'a> {
     since: Option<Instant>,
     /// When it began, by the wall.
     now: SystemTime,
+    /// What was remembered, because it could not be asked.
+    offline: Mutex<Option<Offline>>,
 }
 
 impl<'a> Fetch<'a> {
@@ -133,12 +147,14 @@ impl<'a> Fetch<'a> {
                 continue;
             }
             let (subject, auditor) = (scope.subject().clone(), Arc::clone(scope.auditor()));
-            let urgent = scope.purpose() == Purpose::First;
-            let order = Arc::new(Order { handle, asker: Arc::new(asker), token, subject, auditor, urgent });
+            let mut order = Order { handle, asker: Arc::new(asker), token, subject, auditor, urgent: false };
+            // A pod that can start without waits for no probe.
+            order.urgent = scope.purpose() == Purpose::First && fetcher.remembered(&order, &grant).is_none();
+            let order = Arc::new(order);
             bursts.push(Burst { order, grants: vec![grant], lends, login: Mutex::default() });
         }
         let since = (scope.purpose() == Purpose::Refresh).then(|| fetcher.now());
-        Ok(Self { fetcher, lender, bursts, since, now })
+        Ok(Self { fetcher, lender, bursts, since, now, offline: Mutex::default() })
     }
 
     /// Asks. With `known`, versions are asked first where that is cheaper, and `None` is the answer if all are as before.
@@ -167,6 +183,7 @@ impl<'a> Fetch<'a> {
             }
             answers.borrowed.extend(group);
         }
+        answers.offline = self.offline.lock().unwrap_or_else(PoisonError::into_inner).take();
         // With a failure, what was borrowed goes back here.
         failed.map_or(Ok(Some(answers)), Err)
     }
@@ -199,18 +216,39 @@ impl<'a> Fetch<'a> {
 
     async fn ask_batch<'b>(&self, burst: &Burst, batch: &'b [Grant]) -> Vec<(&'b Grant, Result<Arc<Secret>, Error>)> {
         let found = self.fetcher.find(&burst.order, batch, self.since);
-        join_all(batch.iter().zip(found).map(async |(grant, found)| (grant, self.take(burst, grant, found).await)))
-            .await
+        let told = batch.iter().zip(found).map(async |(grant, found)| {
+            let answer = match self.take(burst, grant, found).await {
+                Ok(secret) => Ok(secret),
+                Err(unanswered) => self.remember(burst, grant, unanswered),
+            };
+            (grant, answer)
+        });
+        join_all(told).await
+    }
+
+    /// What the asker was told last, where this is a first delivery and the backend is away: what it answers counts,
+    /// whatever it is.
+    fn remember(&self, burst: &Burst, grant: &Grant, (error, what): Unanswered<'_>) -> Result<Arc<Secret>, Error> {
+        let away = matches!(error.kind, BackendErrorKind::Unavailable | BackendErrorKind::TimedOut);
+        let error = error.into_error(&grant.reference().backend, what);
+        let remembered = self.fetcher.remembered(&burst.order, grant).filter(|_| away && self.since.is_none());
+        let Some((answer, age)) = remembered else { return Err(error) };
+        self.fetcher.answered(&burst.order, grant, &answer, Source::Remembered);
+        let mut offline = self.offline.lock().unwrap_or_else(PoisonError::into_inner);
+        let oldest = offline.as_ref().map_or(age, |other| other.age.max(age));
+        *offline = Some(Offline { age: oldest, error });
+        told(grant, answer)
     }
 
     /// Waits for an answer. What this delivery asked itself is recorded where it is asked, everything else here.
-    async fn take(&self, burst: &Burst, grant: &Grant, mut found: Found) -> Result<Arc<Secret>, Error> {
+    async fn take<'g>(&self, burst: &Burst, grant: &'g Grant, mut found: Found) -> Result<Arc<Secret>, Unanswered<'g>> {
+        let told = |answer: Answer| answer.result.map_err(|error| (error, grant.reference().path.as_str()));
         let mut again = true;
         loop {
             let (place, own, source) = match found {
                 Found::Kept(answer) => {
                     self.fetcher.answered(&burst.order, grant, &answer, Source::Reused);
-                    return told(grant, answer);
+                    return told(answer);
                 }
                 Found::Shared(place) => (place, false, Source::Shared),
                 Found::Asked { place, login, own } => {
@@ -224,7 +262,7 @@ impl<'a> Fetch<'a> {
                     again = false;
                     self.fetcher.find_one(&burst.order, grant, self.since)
                 }
-                Err(error) => return Err(error.into_error(&grant.reference().backend, "a login")),
+                Err(error) => return Err((error, "a login")),
                 Ok(answer) if source == Source::Shared && answer.result.as_ref().is_ok_and(|it| !is_static(it)) => {
                     self.fetcher.ask_alone(&burst.order, grant)
                 }
@@ -232,7 +270,7 @@ impl<'a> Fetch<'a> {
                     if source == Source::Shared {
                         self.fetcher.answered(&burst.order, grant, &answer, source);
                     }
-                    return told(grant, answer);
+                    return told(answer);
                 }
             };
         }
@@ -260,6 +298,9 @@ impl<'a> Fetch<'a> {
         burst.hold(Arc::clone(&login));
         let session = login.session().await.map_err(|error| error.into_error(handle.backend.name(), "a login"))?;
         for grant in grants {
+            if self.fetcher.forgets(&burst.order, grant) {
+                return Ok(false);
+            }
             let path = grant.path().as_str();
             let before: Vec<_> = shown(grant).into_iter().filter_map(|shown| shown.version.as_ref()).collect();
             if before.is_empty() {
@@ -304,6 +345,8 @@ pub struct Answers {
     pub lives: Vec<Life>,
     /// What was borrowed for it.
     pub borrowed: Vec<LeaseGroup>,
+    /// What of it was remembered.
+    pub offline: Option<Offline>,
 }
 
 impl Answers {

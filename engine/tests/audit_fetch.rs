@@ -54,7 +54,8 @@ async fn audited(fake: &FakeBackend, paths: &[&str]) -> Vec<Event> {
     let auditor = Arc::new(RecordingAuditor::default());
     let scope = Scope::open(Arc::clone(&auditor) as _, subject, Purpose::First);
     let bounds = Bounds { entries: 8, bytes: 1 << 16 };
-    let fetcher = Fetcher::new(Arc::new(HeapKeep), bounds, Arc::new(SystemClock), Arc::new(()));
+    let fetcher =
+        Fetcher::new((Arc::new(HeapKeep), bounds), (Arc::new(HeapKeep), bounds), Arc::new(SystemClock), Arc::new(()));
     let lender = lender(&fetcher, Arc::clone(&auditor) as _);
     let fetch = Fetch::plan(&fetcher, &lender, &scope, &tokens, SystemTime::now(), grants.collect()).unwrap();
     let answers = fetch.run(None).await;

@@ -165,6 +165,7 @@ fn the_designs_example_means_what_it_says() {
         parallel_per_node: 64,
         requests_per_second: 100,
         reuse: Duration::from_secs(5),
+        offline_grace: None,
     };
     assert_eq!(backend.limits, limits);
     assert_eq!((namespace.as_str(), name.as_str()), ("payments", "app-db"));
@@ -188,6 +189,7 @@ fn every_other_value_means_what_it_says() {
         parallel_per_node: 1024,
         requests_per_second: 10_000,
         reuse: Duration::ZERO,
+        offline_grace: Some(Duration::from_secs(600)),
     };
     assert_eq!(backend.limits, limits);
 

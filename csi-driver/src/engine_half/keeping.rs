@@ -51,7 +51,8 @@ pub fn for_tokens() -> Result<Arena, ArenaError> {
     }
 }
 
-/// Protected memory for answers; without any they are not kept, and each volume asks.
+/// Protected memory for answers, for a moment or for the time that a backend is away; without any they are not kept, and
+/// each volume asks.
 pub fn for_answers() -> (Arc<dyn Keep>, Bounds) {
     match Arena::open(ANSWERS.bytes) {
         Ok(arena) => (Arc::new(ArenaKeep(arena)), ANSWERS),

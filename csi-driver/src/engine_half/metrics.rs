@@ -63,6 +63,8 @@ label! {
     pub enum AnswerSource("source") {
         /// It asked the backend.
         Asked = "asked",
+        /// The backend is away, and it was the last one.
+        Remembered = "remembered",
         /// It was kept from another delivery.
         Reused = "reused",
         /// It waited for another delivery's question.
@@ -383,6 +385,7 @@ impl Meter for Metrics {
         let Some(backend) = backend(kind) else { return };
         let source = match source {
             Source::Asked => AnswerSource::Asked,
+            Source::Remembered => AnswerSource::Remembered,
             Source::Reused => AnswerSource::Reused,
             Source::Shared => AnswerSource::Shared,
         };

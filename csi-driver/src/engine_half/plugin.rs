@@ -26,7 +26,7 @@ use crate::engine_half::budget::Budget;
 use crate::engine_half::metrics::Metrics;
 use crate::engine_half::mounts::Mounts;
 use crate::engine_half::publish_request::PublishRequest;
-use crate::engine_half::refresher::{Deadlines, follow, note_edit};
+use crate::engine_half::refresher::{Deadlines, failed, follow, note_edit};
 use crate::engine_half::tmpfs_target::FirstTarget;
 use crate::engine_half::volume::{State, Volume};
 use crate::engine_half::volumes::{Claim, Publish, Volumes};
@@ -161,8 +161,12 @@ impl Plugin {
         state.borrowed.replace(delivered.borrowed.unwrap_or_default(), Duration::ZERO, self.clock());
         let PublishRequest { volume: id, target, subject, tokens, group } = request;
         let volume = Arc::new(Volume::new(id, target, subject, group, tokens, generations, state));
-        volume.freshness.renew(self.clock().monotonic());
-        follow(self, &volume, &*volume.state.lock().await);
+        let (now, age) = (self.clock().monotonic(), delivered.offline.as_ref().map(|offline| offline.age));
+        volume.freshness.renew(age.and_then(|age| now.checked_sub(age)).unwrap_or(now));
+        match &delivered.offline {
+            None => follow(self, &volume, &*volume.state.lock().await),
+            Some(offline) => failed(self, &volume, &*volume.state.lock().await, &offline.error),
+        }
         info!(volume_id = %volume.id, namespace = %volume.subject.workload.namespace, pod = %volume.subject.workload.pod, "volume is mounted");
         claim.live(Arc::clone(&volume));
         crash_point!("publish:live");

@@ -281,7 +281,7 @@ async fn prolong(plugin: &Plugin, state: &mut State) -> Option<Duration> {
 }
 
 async fn succeeded(plugin: &Plugin, volume: &Volume, state: &mut State, delivered: Delivered) {
-    let Delivered { spec, before, placed, files: _, borrowed } = delivered;
+    let Delivered { spec, before, placed, files: _, borrowed, offline: _ } = delivered;
     let remembered = state.before.as_ref() == Some(&before);
     state.remember(before, plugin.clock());
     state.follow(&spec);
@@ -332,7 +332,8 @@ fn watch(plugin: &Plugin, volume: &Volume, state: &State) {
     }
 }
 
-fn failed(plugin: &Plugin, volume: &Volume, state: &State, error: &Error) {
+/// The volume could not be refreshed, or was filled with what was remembered: it is stale, and tried again soon.
+pub fn failed(plugin: &Plugin, volume: &Volume, state: &State, error: &Error) {
     let Failed { news, failures } = volume.freshness.fail(error);
     if error.kind() == Kind::Unauthenticated {
         plugin.deadlines.wait_for_token(&volume.id);

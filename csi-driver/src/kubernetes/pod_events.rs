@@ -53,6 +53,8 @@ pub struct PodEvent {
 /// Why there is an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
+    /// The pod starts with files that the node remembered.
+    Offline,
     /// Policy, a backend or the class says no: somebody has to change something.
     Refused,
     /// What was too old is fresh again.
@@ -69,7 +71,7 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, with what it means, for the reference page.
-    pub const ALL: [(Self, &'static str); 6] = [
+    pub const ALL: [(Self, &'static str); 7] = [
         (
             Self::Refused,
             "The pod's volume is refused: policy, the backend or the class says no. The pod waits; once the cause is mended it starts by itself.",
@@ -77,6 +79,10 @@ impl Reason {
         (
             Self::Fresh,
             "What was too old is confirmed or replaced: the mark `..data/..stale` is gone, the files are there.",
+        ),
+        (
+            Self::Offline,
+            "The pod started with the last answers that its service account had on this node: a backend cannot be reached.",
         ),
         (Self::Rotated, "New files are in place: which secrets, at which version."),
         (Self::Stale, "The pod's files could not be refreshed; it keeps the last good ones."),
@@ -91,6 +97,7 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fresh => "SecretsFresh",
+            Self::Offline => "SecretsOffline",
             Self::Refused => "SecretsRefused",
             Self::Rotated => "SecretsRotated",
             Self::Stale => "SecretsStale",
@@ -103,14 +110,14 @@ impl Reason {
     pub fn kind(self) -> &'static str {
         match self {
             Self::Fresh | Self::Rotated => "Normal",
-            Self::Refused | Self::Stale | Self::TooStale | Self::Unavailable => "Warning",
+            Self::Offline | Self::Refused | Self::Stale | Self::TooStale | Self::Unavailable => "Warning",
         }
     }
 
     /// What the plugin was doing.
     fn action(self) -> &'static str {
         match self {
-            Self::Refused | Self::Unavailable => "Publish",
+            Self::Offline | Self::Refused | Self::Unavailable => "Publish",
             Self::Fresh | Self::Rotated | Self::Stale | Self::TooStale => "Refresh",
         }
     }
@@ -150,6 +157,11 @@ impl PodEvent {
                     subject.class
                 );
                 (subject, Reason::TooStale, note)
+            }
+            Event::Offline { subject, age, message } => {
+                let (class, age) = (&subject.class, age.as_secs());
+                let note = format!("SecretVolume {class}: started with what the node was told {age} s ago: {message}");
+                (subject, Reason::Offline, note)
             }
             Event::FreshAgain { subject, .. } => {
                 (subject, Reason::Fresh, format!("SecretVolume {}: the files are fresh again", subject.class))

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use evanesce_engine::backend::Backend;
 use evanesce_engine::backend::fake::FakeBackend;
 use evanesce_engine::class_source::{Class, ClassSource, Lookup};
 use evanesce_engine::error::Error;
@@ -49,13 +50,20 @@ pub(crate) fn spec(files: &[&str]) -> VolumeSpec {
 
 pub(crate) struct MemoryClasses {
     unknown: AtomicBool,
+    /// How hard the backend may be asked.
+    pub(crate) limits: Mutex<Limits>,
     volumes: Mutex<HashMap<String, Class<VolumeSpec>>>,
     changes: watch::Sender<u64>,
 }
 
 impl MemoryClasses {
     pub(crate) fn new() -> Self {
-        Self { unknown: AtomicBool::new(false), volumes: Mutex::default(), changes: watch::channel(1).0 }
+        Self {
+            unknown: AtomicBool::new(false),
+            limits: Mutex::default(),
+            volumes: Mutex::default(),
+            changes: watch::channel(1).0,
+        }
     }
 
     /// From now on nothing is known yet, or everything is again.
@@ -98,25 +106,34 @@ impl ClassSource for MemoryClasses {
     }
 }
 
-/// The backend `store`, which every namespace may ask for `kv/*`, but `strangers`.
-pub(crate) struct OneBackend(Arc<BackendHandle>);
+/// The backend `store`, which every namespace may ask for `kv/*`, but `strangers`; with the limits of the classes.
+pub(crate) struct OneBackend(Mutex<Arc<BackendHandle>>, Arc<MemoryClasses>);
 
 impl OneBackend {
-    pub(crate) fn new(backend: FakeBackend) -> Self {
-        let allow = |namespace: &str| Allow {
-            namespaces: vec![Glob::parse(namespace)],
-            service_accounts: vec![Glob::parse("*")],
-            secrets: vec![SecretPattern::parse("kv/*", &backend).unwrap()],
-            role: None,
-        };
-        let allow = ["payments", "team-*", "greedy"].map(allow).into();
-        Self(Arc::new(BackendHandle::new(Arc::new(backend), allow, Limits::default(), 1)))
+    pub(crate) fn new(backend: &FakeBackend, classes: Arc<MemoryClasses>) -> Self {
+        let limits = *classes.limits.lock().unwrap();
+        Self(Mutex::new(handle(Arc::new(backend.clone()), limits)), classes)
     }
+}
+
+fn handle(backend: Arc<dyn Backend>, limits: Limits) -> Arc<BackendHandle> {
+    let allow = |namespace: &str| Allow {
+        namespaces: vec![Glob::parse(namespace)],
+        service_accounts: vec![Glob::parse("*")],
+        secrets: vec![SecretPattern::parse("kv/*", backend.as_ref()).unwrap()],
+        role: None,
+    };
+    let allow = ["payments", "team-*", "greedy"].map(allow).into();
+    Arc::new(BackendHandle::new(backend, allow, limits, 1))
 }
 
 impl Backends for OneBackend {
     fn find(&self, name: &BackendName) -> Result<Arc<BackendHandle>, Error> {
-        let found = (name == self.0.backend.name()).then(|| Arc::clone(&self.0));
+        let (mut there, limits) = (self.0.lock().unwrap(), *self.1.limits.lock().unwrap());
+        if there.limits != limits {
+            *there = handle(Arc::clone(&there.backend), limits);
+        }
+        let found = (name == there.backend.name()).then(|| Arc::clone(&there));
         found.ok_or_else(|| Error::missing("there is no such backend"))
     }
 }

@@ -155,8 +155,13 @@ impl Node {
             clock: Arc::clone(&clock) as _,
         };
         Metrics::look_at(&mut metrics, scraped);
-        let fetcher = Fetcher::new(Arc::new(HeapKeep), bounds, Arc::clone(&clock) as _, Arc::clone(&counted) as _);
-        let backends: Arc<dyn Backends> = Arc::new(OneBackend::new(backend.clone()));
+        let fetcher = Fetcher::new(
+            (Arc::new(HeapKeep), bounds),
+            (Arc::new(HeapKeep), bounds),
+            Arc::clone(&clock) as _,
+            Arc::clone(&counted) as _,
+        );
+        let backends: Arc<dyn Backends> = Arc::new(OneBackend::new(&backend, Arc::clone(&classes)));
         let journal = Arc::new(Sealed::new(Arc::clone(&mounts) as _, SealingKey::derive(&[boot; 32])));
         let lender = Lender::new(
             Arc::clone(&journal) as _,

@@ -20,6 +20,7 @@ mod lent;
 mod listing;
 mod lives;
 mod odd_leases;
+mod offline;
 mod outages;
 mod raw;
 mod refreshes;

@@ -451,7 +451,12 @@ impl Life {
         let bounds = Bounds { entries: 0, bytes: 0 };
         let classes = Arc::new(MemoryClasses::new());
         classes.set("db", spec(&["username kv/db username", "password kv/db password"]));
-        let fetcher = Fetcher::new(Arc::new(HeapKeep), bounds, Arc::clone(&clock) as _, Arc::clone(&metrics) as _);
+        let fetcher = Fetcher::new(
+            (Arc::new(HeapKeep), bounds),
+            (Arc::new(HeapKeep), bounds),
+            Arc::clone(&clock) as _,
+            Arc::clone(&metrics) as _,
+        );
         let backends: Arc<dyn Backends> = Arc::new(Store(Arc::new(handle)));
         let auditor = Arc::new(RecordingAuditor::default());
         let lender = Lender::new(

@@ -12,7 +12,9 @@
 //! Policy is not asked here: who comes with a [`Grant`] has been through it. Nothing here holds a lock across a wait.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::BackendHandle;
@@ -40,6 +42,8 @@ pub struct Fetcher {
 
 struct State {
     reuse: Reuse,
+    /// Last answers, for pods that start while a backend is away.
+    memory: Reuse,
     asked: Alive<Question, Place>,
     logins: Alive<Arc<Asker>, Login>,
 }
@@ -82,9 +86,16 @@ pub(super) enum Found {
 }
 
 impl Fetcher {
-    /// Answers that may stay do so in `keep`, within `bounds`.
-    pub fn new(keep: Arc<dyn Keep>, bounds: Bounds, clock: Arc<dyn Clock>, meter: Arc<dyn Meter>) -> Arc<Self> {
-        let state = State { reuse: Reuse::new(keep, bounds), asked: Alive::default(), logins: Alive::default() };
+    /// Answers that may stay for a moment do so in the first place, within its bounds; those that classes want remembered
+    /// in the second.
+    pub fn new(
+        (keep, bounds): (Arc<dyn Keep>, Bounds),
+        (memory, most): (Arc<dyn Keep>, Bounds),
+        clock: Arc<dyn Clock>,
+        meter: Arc<dyn Meter>,
+    ) -> Arc<Self> {
+        let (reuse, memory) = (Reuse::new(keep, bounds), Reuse::new(memory, most));
+        let state = State { reuse, memory, asked: Alive::default(), logins: Alive::default() };
         Arc::new(Self { state: Mutex::new(state), clock, meter })
     }
 
@@ -96,6 +107,31 @@ impl Fetcher {
     /// Monotonic time.
     pub(super) fn now(&self) -> Instant {
         self.clock.monotonic()
+    }
+
+    /// The last answer that the asker had to this question, and how old it is, where its class wants it remembered and it
+    /// is not too old.
+    pub(super) fn remembered(&self, order: &Order, grant: &Grant) -> Option<(Answer, Duration)> {
+        let grace = order.remembers(grant)?;
+        let (question, now) = (Question::new(&order.asker, grant), self.now());
+        let state = self.state();
+        let age = state.memory.age(&question, (now, self.clock.now())).filter(|age| *age < grace)?;
+        let (secret, endpoint) = state.memory.find(&question, now, None)?;
+        Some((Answer { result: Ok(Arc::new(secret)), endpoint }, age))
+    }
+
+    /// Whether the answer is to be remembered and will soon be too old: a version proves no right to read it.
+    pub(super) fn forgets(&self, order: &Order, grant: &Grant) -> bool {
+        let Some(grace) = order.remembers(grant) else { return false };
+        let age = self.state().memory.age(&Question::new(&order.asker, grant), (self.now(), self.clock.now()));
+        age.is_none_or(|age| age > grace / 2)
+    }
+
+    /// A backend says no: whatever this identity was told is not told again while the backend is away.
+    fn heed(&self, order: &Order, error: &BackendError) {
+        if is_denial(error) {
+            self.state().memory.forget(|question| question.is_of(&order.asker.identity));
+        }
     }
 
     /// Finds or begins what answers these questions, in their order. What was asked before `since` does not count.
@@ -224,6 +260,9 @@ impl Fetcher {
             Ok(session) => (session.login().clone(), Outcome::Success),
             Err(error) => (handle.backend.login(), failure(error)),
         };
+        if let Err(error) = &opened {
+            self.heed(&order, error);
+        }
         if login.performed {
             let (subject, identity) = (subject.clone(), asker.identity.clone());
             auditor.record(Event::LoggedIn { subject, identity, login, outcome });
@@ -282,6 +321,9 @@ impl Fetcher {
         let answers: Vec<Answer> = results.into_iter().map(answer).collect();
         for (grant, answer) in grants.iter().zip(&answers) {
             self.answered(order, grant, answer, Source::Asked);
+            if let Err(error) = &answer.result {
+                self.heed(order, error);
+            }
         }
         Ok((sent, answers))
     }
@@ -294,31 +336,53 @@ impl Fetcher {
         answers: &[Answer],
         (begun, sent): (Instant, Instant),
     ) {
-        let (now, until) = (self.now(), sent + order.handle.limits.reuse);
+        let now = self.now();
+        // The wall's time of the question, which was put a moment ago.
+        let sent_at = self.clock.now() - now.saturating_duration_since(sent);
+        let grace = order.offline_grace();
+        // A denial in the same batch has just had everything forgotten.
+        let denied = answers.iter().any(|it| it.result.as_ref().is_err_and(is_denial));
         let mut state = self.state();
         for (question, answer) in questions.into_iter().zip(answers) {
             let Some(question) = question else { continue };
-            if let Ok(secret) = &answer.result
-                && is_static(secret)
-                && until > now
-            {
-                let answer = (secret.as_ref(), answer.endpoint.clone());
-                state.reuse.keep(&question, answer, (sent, until), |number| {
-                    let fetcher = Arc::downgrade(self);
-                    let expire = async move {
-                        tokio::time::sleep_until(until).await;
-                        if let Some(fetcher) = fetcher.upgrade() {
-                            fetcher.state().reuse.expire(number);
-                        }
-                    };
-                    tokio::spawn(expire).abort_handle()
-                });
+            match &answer.result {
+                Ok(secret) if is_static(secret) => {
+                    let answer = || (secret.as_ref(), answer.endpoint.clone());
+                    let reuse = sent + order.handle.limits.reuse;
+                    if reuse > now {
+                        let expiry = |number| self.expire(reuse, number, |state| &mut state.reuse);
+                        state.reuse.keep(&question, answer(), (sent, sent_at, reuse), expiry);
+                    }
+                    if let Some(grace) = grace.filter(|grace| !denied && sent + *grace > now) {
+                        let until = sent + grace;
+                        let expiry = |number| self.expire(until, number, |state| &mut state.memory);
+                        state.memory.keep(&question, answer(), (sent, sent_at, until), expiry);
+                    }
+                }
+                // What is no more, or not static any more.
+                Ok(_) => state.memory.forget(|other| *other == question),
+                Err(error) if error.kind == BackendErrorKind::NotFound => {
+                    state.memory.forget(|other| *other == question);
+                }
+                Err(_) => {}
             }
             // A refresh may have begun it anew meanwhile.
             if state.asked.get(&question).is_none_or(|place| place.batch.begun() == begun) {
                 state.asked.remove(&question);
             }
         }
+    }
+
+    /// Wipes the answer of this number when its time has come.
+    fn expire(self: &Arc<Self>, until: Instant, number: u64, of: fn(&mut State) -> &mut Reuse) -> AbortHandle {
+        let fetcher = Arc::downgrade(self);
+        let expire = async move {
+            tokio::time::sleep_until(until).await;
+            if let Some(fetcher) = fetcher.upgrade() {
+                of(&mut fetcher.state()).expire(number);
+            }
+        };
+        tokio::spawn(expire).abort_handle()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -343,6 +407,19 @@ impl Order {
         self.is_told_apart() && self.handle.backend.shareable(grant)
     }
 
+    /// How long answers to this asker are remembered, if at all: it has to be told apart to the service account's uid, and
+    /// not to the pod's, which no other pod has. A login of the platform's proves nothing about a pod.
+    fn offline_grace(&self) -> Option<Duration> {
+        let caller = self.asker.identity.caller.as_ref();
+        let is_account = caller.is_some_and(|it| it.service_account_uid.is_some() && it.pod_uid.is_none());
+        self.handle.limits.offline_grace.filter(|_| is_account)
+    }
+
+    /// The same for the answer to one question.
+    fn remembers(&self, grant: &Grant) -> Option<Duration> {
+        self.offline_grace().filter(|_| self.shares(grant))
+    }
+
     /// Where a token is wanted but does not name the account's uid, a re-created account cannot be told from the one
     /// before, so nothing is shared.
     fn is_told_apart(&self) -> bool {
@@ -356,6 +433,11 @@ impl Place {
         let answers = self.batch.wait().await.unwrap_or_else(|| Err(cut_short()))?;
         answers.get(self.index).cloned().ok_or_else(cut_short)
     }
+}
+
+/// Whether a backend says no to whoever asks.
+fn is_denial(error: &BackendError) -> bool {
+    matches!(error.kind, BackendErrorKind::Denied | BackendErrorKind::Unauthenticated)
 }
 
 /// Whether an answer has no end of its own: one with a lease or an expiry was made for who asked, and one that changes at

@@ -30,6 +30,11 @@ pub(super) struct Question {
 }
 
 impl Question {
+    /// Whether it is this identity's.
+    pub(super) fn is_of(&self, identity: &Identity) -> bool {
+        self.asker.identity == *identity
+    }
+
     /// The question that `grant` lets `asker` put.
     pub(super) fn new(asker: &Arc<Asker>, grant: &Grant) -> Self {
         let reference = grant.reference();

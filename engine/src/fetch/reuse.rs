@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Answers that stay for a few seconds, so that the pods of one service account that start together ask once.
+//! Answers that stay for a few seconds, so that the pods of one service account that start together ask once; and those
+//! that stay for longer, where a class wants pods to start while its backend is away.
 //!
 //! Values lie in the [`Keep`] of the program and nowhere else, names of keys and versions on the heap. What does not fit
 //! is not kept, which costs a question later and is no error.
@@ -9,6 +10,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
@@ -56,6 +58,8 @@ impl Drop for Entry {
 /// A secret whose values lie in one kept block.
 struct KeptAnswer {
     asked: Instant,
+    /// The same by the clock that goes on while the machine sleeps.
+    asked_at: SystemTime,
     until: Instant,
     values: Vec<(String, ValueKind, Range<usize>)>,
     bytes: Box<dyn Kept>,
@@ -77,13 +81,25 @@ impl Reuse {
         fresh.then(|| (answer.secret(), answer.endpoint.clone()))
     }
 
+    /// How old the answer to a question is, by the clock that says more; nothing where there is none.
+    pub(super) fn age(&self, question: &Question, (now, wall): (Instant, SystemTime)) -> Option<Duration> {
+        let answer = &self.kept.get(question)?.answer;
+        Some(now.saturating_duration_since(answer.asked).max(wall.duration_since(answer.asked_at).unwrap_or_default()))
+    }
+
+    /// Wipes the answers to such questions.
+    pub(super) fn forget(&mut self, such: impl Fn(&Question) -> bool) {
+        let questions: Vec<_> = self.kept.keys().filter(|question| such(question)).cloned().collect();
+        questions.iter().for_each(|question| self.remove(question));
+    }
+
     /// Keeps an answer that was asked for at `asked`, until `until`; `expiry` gets its number and has to call
     /// [`Reuse::expire`] then. The oldest ones make room.
     pub(super) fn keep(
         &mut self,
         question: &Question,
         (secret, endpoint): (&Secret, Endpoint),
-        (asked, until): (Instant, Instant),
+        (asked, asked_at, until): (Instant, SystemTime, Instant),
         expiry: impl FnOnce(u64) -> AbortHandle,
     ) {
         let size = secret.values.values().map(|value| value.bytes.len()).sum::<usize>();
@@ -111,6 +127,7 @@ impl Reuse {
         };
         let answer = KeptAnswer {
             asked,
+            asked_at,
             until,
             values: secret.values.iter().map(place).collect(),
             bytes,

@@ -202,6 +202,8 @@ pub struct Limits {
     /// How long an answer may serve other volumes of the same identity, from the moment it was asked for; not at all
     /// where zero.
     pub reuse: Duration,
+    /// How long an answer may start a new volume of the same identity while the backend is away; not at all where absent.
+    pub offline_grace: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -216,6 +218,7 @@ impl Default for Limits {
             parallel_per_node: 64,
             requests_per_second: 100,
             reuse: Duration::from_secs(5),
+            offline_grace: None,
         }
     }
 }

@@ -455,6 +455,15 @@ pub static LIMITS: Table = Table {
              A new pod's first files may be so old, and a right that is taken away at the server may be served so long from \
              nodes that just used it. Only secrets without an end of their own (KV, sealed); refreshes always ask.",
         ),
+        // As long as an outage that nobody is woken up for; who was refused meanwhile is not known here.
+        key(
+            "offlineGrace",
+            seconds(1, 24 * 3600),
+            "not at all",
+            "How long after its answer a secret may start a new pod of the same service account on the same node while the backend \
+             cannot be reached; up to 24h. Make it at least twice `refresh.every` of the volumes, which are then read where their \
+             versions would do. Only secrets without an end of their own, only where pods log in as themselves.",
+        ),
     ],
     later: &[],
     rules: &[],

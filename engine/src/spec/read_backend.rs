@@ -261,6 +261,7 @@ fn limits(limits: &Section<'_>) -> Result<Limits, Error> {
         parallel: limits.get("parallel").map_or(Ok(defaults.parallel), Field::number)?,
         parallel_per_node: per_node.map_or(Ok(defaults.parallel_per_node), Field::number)?,
         requests_per_second: per_second.map_or(Ok(defaults.requests_per_second), Field::number)?,
+        offline_grace: limits.get("offlineGrace").map(values::duration).transpose()?,
         reuse: limits.get("reuse").map_or(Ok(defaults.reuse), values::duration)?,
     })
 }

@@ -38,6 +38,9 @@ fn meaning(code: &str) -> &'static str {
             "A backend was asked for one secret, by the path that policy allowed. The answer is not in the event."
         }
         "mount" => "A volume became visible in its pod: its first delivery is complete.",
+        "offline" => {
+            "A new volume was filled with answers that the node remembered, because a backend could not be reached and its class has `limits.offlineGrace`. The `mount` beside it is the volume's; each secret's `fetch` has `remembered` as its answer."
+        }
         "refresh" => {
             "A new generation took the place of the one before, in one step. `entity` is what was shown, `entity_result` what is shown now."
         }
@@ -121,7 +124,7 @@ fn field(path: &str) -> &'static str {
         "status_detail" => "the message that the tenant gets; at most 1,024 characters",
         "time" => "milliseconds since 1970, UTC",
         "unmapped.answer" => {
-            "`asked`: this volume's own question; `shared`, `reused`: the answer to another volume's, by the same identity, \
+            "`remembered`: the backend is away, this is the last answer that the same identity had on this node; `asked`: this volume's own question; `shared`, `reused`: the answer to another volume's, by the same identity, \
              which `api.request.uid` names; waited for, or kept for a moment"
         }
         "unmapped.lease_group.uid" => "the name of the login and its leases, as the driver's log has it",
@@ -138,6 +141,7 @@ fn field(path: &str) -> &'static str {
         "unmapped.identity.caller" => "namespace, service account and its uid, where the backend tells callers apart",
         "unmapped.identity.mount" => "where the login is sent",
         "unmapped.identity.role" => "the role that was asked for",
+        "unmapped.age_seconds" => "how old the oldest of the answers is",
         "unmapped.max_stale.seconds" => "how old files may be by their class",
         "unmapped.max_stale.then" => "what became of them: `mark` or `remove`",
         "unmapped.mount_options" => "the mount's options",

@@ -20,10 +20,11 @@ use serde_json::Value;
 use uuid::Uuid;
 
 /// Every code that can be on the wire, in the order of the reference page.
-pub(crate) const CODES: [&str; 15] = [
+pub(crate) const CODES: [&str; 16] = [
     "login",
     "fetch",
     "mount",
+    "offline",
     "refresh",
     "too_stale",
     "fresh_again",
@@ -127,6 +128,7 @@ const fn is_sampled(event: &Event) -> bool {
         | Event::LeasesLost { .. }
         | Event::LoggedIn { .. }
         | Event::Mounted { .. }
+        | Event::Offline { .. }
         | Event::Refreshed { .. }
         | Event::Refused { .. }
         | Event::Revoked { .. }
@@ -173,6 +175,11 @@ fn events() -> Vec<Event> {
             generation: 3,
             kind: Kind::Refused,
             message: String::new(),
+        },
+        Event::Offline {
+            subject: subject(),
+            age: Duration::from_secs(312),
+            message: "backend vault cannot be reached for a login; it is tried again".into(),
         },
         Event::FreshAgain { subject: subject(), generation: 2 },
         Event::LeasesLost { groups: 3 },

@@ -44,7 +44,12 @@ impl Node {
 
     pub(crate) fn with_bounds(bounds: Bounds) -> Self {
         let (keep, meter) = (Arc::<CountingKeep>::default(), Arc::<CountingMeter>::default());
-        let fetcher = Fetcher::new(Arc::clone(&keep) as _, bounds, Arc::new(SystemClock), Arc::clone(&meter) as _);
+        let fetcher = Fetcher::new(
+            (Arc::clone(&keep) as _, bounds),
+            (Arc::clone(&keep) as _, bounds),
+            Arc::new(SystemClock),
+            Arc::clone(&meter) as _,
+        );
         Self { fetcher, keep, auditor: Arc::default(), meter }
     }
 

@@ -12,6 +12,7 @@
 //! | mount, unmount | File System Activity 1001 | 12, 13 | the activities carry these very names |
 //! | refresh | Entity Management 3004 | 3 Update | a managed thing, the volume, with what it was and what it is |
 //! | too_stale, fresh_again | Entity Management 3004 | 12 Suspend, 13 Resume | the volume is taken out of trust, and back into it |
+//! | offline | API Activity 6003 | 2 Read | the reads that were not made: what is shown are remembered answers |
 //! | refused, failed, cancelled | API Activity 6003 | 2 Read | the workload's wish to read secrets, which ended without them |
 //! | audit_start, audit_stop | Event Log Activity 1008 | 6, 7 | the log's own life |
 //! | audit_gap | Event Log Activity 1008 | 99 Other | no activity of the class says that lines are missing |
@@ -146,6 +147,13 @@ pub(super) fn event<'a>(context: &'a Context, stamp: &Stamp, event: &'a Event) -
             record.unmapped.files = Some(files);
             record.unmapped.secrets = Some(secrets.iter().map(resource).collect());
             record.unmapped.mount_options = Some(options);
+            record
+        }
+        Event::Offline { subject, age, message } => {
+            let what = "volume filled with remembered answers";
+            let mut record = line.record(API_READ, INFORMATIONAL, what, Some(subject), line.deliver(None));
+            record.status_detail = Some(cut(message).into());
+            record.unmapped.age_seconds = Some(age.as_secs());
             record
         }
         Event::Refreshed { subject, generation, before, after } => {

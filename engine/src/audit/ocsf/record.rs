@@ -260,6 +260,8 @@ pub(super) struct Unmapped<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) max_stale: Option<MaxStale>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) age_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) gap: Option<Gap>,
 }
 
@@ -278,6 +280,7 @@ impl Unmapped<'_> {
             secrets,
             mount_options,
             max_stale,
+            age_seconds,
             gap,
         } = self;
         workload.is_none()
@@ -292,6 +295,7 @@ impl Unmapped<'_> {
             && secrets.is_none()
             && mount_options.is_none()
             && max_stale.is_none()
+            && age_seconds.is_none()
             && gap.is_none()
     }
 }
