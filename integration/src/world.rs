@@ -195,7 +195,7 @@ impl Setup {
         let addresses: Vec<_> = gates.iter().map(|gate| format!("https://{}", gate.address())).collect();
         let class = vault_class("ADDRESS", None)
             .replace("address: ADDRESS", &format!("addresses: {addresses:?}\n    caFile: ca.pem"))
-            .replace("  allow:", "  limits: {timeout: 2s}\n  allow:");
+            .replace("  allow:", if self.limits.is_empty() { "  limits: {timeout: 2s}\n  allow:" } else { "  allow:" });
         let world = World::assemble(Gated { gates, recorder }, cluster, &class, self).await?;
         fs::write(world.plugin.credentials().join("ca.pem"), authority.pem())?;
         Ok(world)
