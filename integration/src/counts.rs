@@ -30,7 +30,7 @@ pub const CALLERS_AT_TWO_VOLUMES: Count = /*                  */ Count::new(2, 3
 pub const LOADED_VOLUMES: Count = /*                          */ Count::new(40, 250);
 /// Deaths of the engine half while volumes are in use.
 pub const ENGINE_KILLS: Count = /*                            */ Count::new(3, 20);
-/// Rotations of a secret in five volumes, with memory scanned beside them: five refreshes each.
+/// Rotations of a secret in five volumes, with memory scanned beside them, and of a credential that is lent: five refreshes each.
 pub const ROTATIONS_SCANNED: Count = /*                       */ Count::new(20, 200);
 
 /// Deaths of each victim under the storm …

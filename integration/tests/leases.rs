@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::collections::BTreeSet;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::Command;
@@ -20,7 +21,7 @@ use evanesce_integration::postgres::Postgres;
 use evanesce_integration::token_review::{Claims, TokenReview, WorkloadName};
 use evanesce_integration::wait::{self, Patience};
 use evanesce_integration::world::{AUDIENCE, Setup, World, volume};
-use evanesce_integration::{binaries, counts, sight};
+use evanesce_integration::{binaries, counts, memory, sight};
 use evanesce_proto::kubelet::Publish;
 use serde_json::{Value, json};
 
@@ -49,16 +50,19 @@ spec:
 /// How long a lease of the role `app` is good for.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// A world whose OpenBao makes roles in a PostgreSQL: `app` for [`LEASE`], `short` for six seconds and twelve at most.
+/// A world whose OpenBao makes roles in a PostgreSQL: `app` for [`LEASE`], `short` for six seconds and twelve at most, `brief`
+/// for two.
 async fn ground(setup: Setup) -> (World<OpenBao>, Arc<Postgres>) {
     let allow = "{namespaces: [payments], serviceAccounts: [app], secrets: [\"database/creds/*\"]}";
-    let setup = setup.class(&format!("{}---\n{}", class("app"), class("short"))).allow(allow).log("info");
+    let classes = [class("app"), class("short"), class("brief")].join("---\n");
+    let setup = setup.class(&classes).allow(allow).log("info");
     let (world, postgres) = (setup.openbao().await.unwrap(), Arc::new(Postgres::start().await.unwrap()));
     let admin = world.backend.admin();
     admin.enable_database("database", &postgres).await.unwrap();
     let create = r#"create role "{{name}}" with login password '{{password}}' valid until '{{expiration}}'"#;
+    let seconds = Duration::from_secs;
     for (role, lease, longest) in
-        [("app", LEASE, 10 * LEASE), ("short", Duration::from_secs(6), Duration::from_secs(12))]
+        [("app", LEASE, 10 * LEASE), ("short", seconds(6), seconds(12)), ("brief", seconds(2), seconds(2))]
     {
         let (lease, longest) = (lease.as_secs(), longest.as_secs());
         let role = format!("database/roles/{role}");
@@ -176,6 +180,37 @@ async fn over_twenty_leases_every_login_succeeds_and_then_no_role_is_left() {
         world.kubelet.unpublish(volume).await.unwrap();
     }
     assert_nothing_lent(&world.plugin, &world.backend, &postgres, Left::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_hundred_credentials_that_were_lent_no_process_holds_a_copy() {
+    const VOLUMES: usize = 5;
+    let (world, postgres) = ground(Setup::default()).await;
+    let processes = world.plugin.processes();
+    let volumes: Vec<_> = (0..VOLUMES).map(|_| world.volume(&world.pod("payments", "app"), "brief")).collect();
+    for volume in &volumes {
+        world.kubelet.publish(volume).await.unwrap();
+    }
+    let mut passwords = BTreeSet::new();
+    let rotations = counts::ROTATIONS_SCANNED.get() as usize * VOLUMES;
+    while passwords.len() < rotations + VOLUMES {
+        let known = passwords.len();
+        wait::until(&format!("a password follows the {known} before"), || {
+            passwords.extend(volumes.iter().map(|volume| whole(volume.target_path()).1));
+            passwords.len() > known
+        })
+        .await;
+    }
+    let mut canaries: Vec<_> = passwords.into_iter().collect();
+    canaries.extend(world.backend.tokens().unwrap());
+    assert!(canaries.len() >= 2 * rotations, "each has a login of its own: {}", canaries.len());
+    // Those that are shown too: a value lies in its file, and in no process.
+    memory::until_clean("after the rotations", &processes, &canaries);
+    for volume in &volumes {
+        world.kubelet.unpublish(volume).await.unwrap();
+    }
+    assert_nothing_lent(&world.plugin, &world.backend, &postgres, Left::None).await;
+    memory::until_clean("after the end", &processes, &canaries);
 }
 
 /// Whom the storm kills.
