@@ -294,6 +294,21 @@ async fn every_refusal_says_what_to_do_and_nothing_of_what_was_answered() {
 }
 
 #[tokio::test]
+async fn a_role_that_may_not_describe_a_secret_keeps_its_credentials() {
+    let amazon = Amazon::keeping().await;
+    amazon.aws.put("other/db", "canary").await.unwrap();
+    let grant = amazon.asked("other/db", &[]);
+    let token = amazon.mint(&app(), |claims| claims);
+    let mut performed = Vec::new();
+    for _ in 0..3 {
+        let session = amazon.open_with(&amazon.backend, &token).await.unwrap();
+        assert_eq!(session.version(&grant).await.unwrap(), None);
+        performed.push(session.login().performed);
+    }
+    assert_eq!(performed, [true, false, false]);
+}
+
+#[tokio::test]
 async fn credentials_serve_their_identity_again_and_no_other() {
     let amazon = Amazon::keeping().await;
     amazon.aws.put("payments/db", "{}").await.unwrap();

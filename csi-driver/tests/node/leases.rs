@@ -18,6 +18,7 @@ use crate::fake_mounts::Call;
 use crate::ground::{Node, generations, settle, until};
 
 const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
 const LEASE: Duration = Duration::from_secs(600);
 /// When a lease is prolonged or replaced.
 const DUE: Duration = Duration::from_secs(400);
@@ -179,6 +180,30 @@ async fn an_engine_half_that_starts_gives_back_what_no_volume_shows() {
     // The record goes last, so this is what a death between the two leaves.
     node.mounts.unmount(pod.target_path());
     let node = node.restart().await;
+    until("the orphan is back", || node.revoked() == [(Cause::Orphaned, true)]).await;
+    node.assert_nothing_lent();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_orphan_that_was_prolonged_is_not_given_up_when_its_first_end_has_passed() {
+    let node = Node::new().await;
+    node.backend.lease("kv/db", 12 * HOUR);
+    node.backend.prolong();
+    let pod = node.pod("payments", "pod-1");
+    node.publish(&pod).await.unwrap();
+    // The login was good for a day.
+    for round in 1..=4 {
+        advance(8 * HOUR).await;
+        until("it is prolonged", || node.refreshed("unchanged", round)).await;
+    }
+    node.mounts.unmount(pod.target_path());
+    node.backend.fail(BackendErrorKind::Unavailable, None);
+    let node = node.restart().await;
+    advance(60 * SECOND).await;
+    settle().await;
+    assert!(node.backend.counts().revocations > 0 && node.revoked().is_empty(), "given up: {:?}", node.revoked());
+    node.backend.recover();
+    advance(120 * SECOND).await;
     until("the orphan is back", || node.revoked() == [(Cause::Orphaned, true)]).await;
     node.assert_nothing_lent();
 }

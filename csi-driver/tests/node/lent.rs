@@ -143,7 +143,7 @@ async fn of_what_an_earlier_engine_half_borrowed_the_leases_are_said_to_be_unkno
     let node = node.restart().await;
     let group = node.group().await;
     assert_eq!((group.state(), group.leases_known, group.leases.len()), (LeaseState::Shown, false, 0));
-    assert_eq!(group.ends_in.unwrap().seconds.cast_unsigned(), DAY);
+    assert_eq!(group.ends_in, None, "it may have been prolonged");
     assert!(next(&group) <= DUE.as_secs());
 }
 

@@ -3,8 +3,6 @@
 
 //! What the journal holds of a group: whose it is, as JSON on one line, and after it the login's credential as it is.
 
-use std::time::SystemTime;
-
 use serde::{Deserialize, Serialize};
 
 use crate::audit::Subject;
@@ -25,14 +23,12 @@ pub(super) struct Entry {
     pub(super) identity: Identity,
     /// Which kind of backend that is.
     pub(super) kind: String,
-    /// When the login ends by itself.
-    pub(super) ends: Option<SystemTime>,
 }
 
 impl Entry {
-    pub(super) fn new(subject: &Subject, identity: &Identity, kind: &str, ends: Option<SystemTime>) -> Self {
+    pub(super) fn new(subject: &Subject, identity: &Identity, kind: &str) -> Self {
         let Subject { volume, workload, class } = subject.clone();
-        Self { volume, workload, class, identity: identity.clone(), kind: kind.to_owned(), ends }
+        Self { volume, workload, class, identity: identity.clone(), kind: kind.to_owned() }
     }
 
     pub(super) fn subject(&self) -> Subject {

@@ -117,7 +117,7 @@ impl Lender {
         let Some(credential) = session.credential() else { return Ok(None) };
         let ends = session.login().ttl.map(|ttl| self.clock.now() + ttl);
         let kind = handle.backend.kind();
-        let entry = Entry::new(subject, identity, kind, ends).with(credential.expose())?;
+        let entry = Entry::new(subject, identity, kind).with(credential.expose())?;
         let held = Held {
             id: GroupId::random()?,
             subject: subject.clone(),
@@ -161,7 +161,8 @@ impl Lender {
             identity: entry.identity,
             handle: None,
             credential: self.keep.keep(credential)?,
-            ends: entry.ends,
+            // It may have been prolonged since it was written down: only its backend knows.
+            ends: None,
             lent: Vec::new(),
             cause: Cause::Orphaned,
         };

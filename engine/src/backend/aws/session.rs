@@ -72,12 +72,21 @@ impl AwsSession {
         path: &str,
         error: &SdkError<E, HttpResponse>,
     ) -> BackendError {
-        let error = failure::of_sdk(&self.server, &format!("{call} of {path}"), error);
+        let error = self.named(call, path, error);
         // A role's sessions can be revoked as a whole: new credentials may then do what these may not.
         if let (Some(shelf), BackendErrorKind::Denied | BackendErrorKind::Unauthenticated) = (&self.shelf, error.kind) {
             shelf.forget(&self.identity);
         }
         error
+    }
+
+    fn named<E: ProvideErrorMetadata>(
+        &self,
+        call: &str,
+        path: &str,
+        error: &SdkError<E, HttpResponse>,
+    ) -> BackendError {
+        failure::of_sdk(&self.server, &format!("{call} of {path}"), error)
     }
 
     fn malformed(&self, path: &str, what: &str) -> BackendError {
@@ -116,10 +125,11 @@ impl Session for AwsSession {
         let (path, wanted) = (grant.path().as_str(), Wanted::of(grant));
         let answer = match self.client.describe_secret().secret_id(path).send().await {
             Ok(answer) => answer,
-            Err(error) => {
-                let error = self.failed("DescribeSecret", path, &error);
-                return if error.kind == BackendErrorKind::Denied { Ok(None) } else { Err(error) };
+            // What a role may not be told for good is no reason to log in anew each time.
+            Err(error) if self.named("DescribeSecret", path, &error).kind == BackendErrorKind::Denied => {
+                return Ok(None);
             }
+            Err(error) => return Err(self.failed("DescribeSecret", path, &error)),
         };
         if answer.deleted_date.is_some() {
             let message = format!("{} answered {path} with its end: the secret is marked for deletion", self.server);
