@@ -34,7 +34,7 @@ pub const ENGINE_KILLS: Count = /*                            */ Count::new(3, 2
 pub const ROTATIONS_SCANNED: Count = /*                       */ Count::new(20, 200);
 
 /// Deaths of each victim under the storm …
-pub const KILLS: Count = /*                                   */ Count::new(100, 1_000);
+pub const KILLS: Count = /*                                   */ Count::new(60, 1_000);
 /// … spread over so many publishes, refreshes and unpublishes.
 pub const STORM_OPERATIONS: Count = /*                        */ Count::new(1_000, 10_000);
 
