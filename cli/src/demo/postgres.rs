@@ -132,10 +132,9 @@ impl Drop for Postgres {
 const NEEDS: &str =
     "unshare and setpriv are needed to run PostgreSQL, which refuses root: `apt-get install util-linux`";
 
-/// A program that refuses root, in a user namespace in which root is somebody else. A new namespace forgets the wish to die
-/// with the demo, so it is said again within.
+/// A program that refuses root, in a user namespace in which root is somebody else.
 fn not_as_root(program: &Path) -> Command {
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-user=1000", "--map-group=1000", "setpriv", "--pdeathsig", "KILL"]).arg(program);
+    command.args(["--user", "--map-user=1000", "--map-group=1000"]).arg(program);
     command
 }
