@@ -27,6 +27,7 @@ mod rotate;
 mod show;
 mod swap;
 mod tied;
+mod wait;
 
 use std::fmt;
 use std::path::Path;

@@ -7,10 +7,11 @@ use std::fs;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{Mode, OFlags};
+
+use super::{PATIENCE, wait};
 
 /// One consistent set of files.
 pub(crate) struct Tree {
@@ -119,15 +120,14 @@ pub(crate) fn mount_options(target: &Path) -> anyhow::Result<Vec<String>> {
 /// Waits until another generation is shown than the one in `before`.
 ///
 /// # Errors
-/// Where none is within `limit`.
-pub(crate) async fn until_swapped(target: &Path, before: &Tree, limit: Duration) -> anyhow::Result<Tree> {
-    let end = Instant::now() + limit;
-    while Instant::now() < end {
-        let now = at(target)?;
-        if now.generation != before.generation {
-            return Ok(now);
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
-    bail!("the change did not reach the volume within {limit:?}")
+/// Where none is for as long as one step may take.
+pub(crate) async fn until_swapped(target: &Path, before: &Tree) -> anyhow::Result<Tree> {
+    wait::until(
+        || format!("the change did not reach the volume within {PATIENCE:?}"),
+        async || {
+            let now = at(target)?;
+            Ok((now.generation != before.generation).then_some(now))
+        },
+    )
+    .await
 }

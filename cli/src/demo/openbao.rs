@@ -8,13 +8,12 @@ use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
 use super::backend::Secret;
 use super::program::Wanted;
-use super::{PATIENCE, tied};
+use super::{PATIENCE, tied, wait};
 
 /// What the server logs, in the demo's folder.
 pub(crate) const LOG: &str = "bao.log";
@@ -63,17 +62,15 @@ impl OpenBao {
         let child = tied::spawn(&mut command).with_context(|| format!("{} cannot be started", program.display()))?;
         let address = format!("http://127.0.0.1:{port}");
         let mut server = Self { child, program, port, address, token, home: folder.to_owned() };
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
+        let in_vain = || format!("OpenBao does not answer after {PATIENCE:?}");
+        wait::until(in_vain, async || {
             if let Some(status) = server.child.try_wait()? {
                 bail!("OpenBao ended at its start: {status}");
             }
-            if server.command(&["status"]).stderr(Stdio::null()).status()?.success() {
-                return Ok(server);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        bail!("OpenBao does not answer after {PATIENCE:?}")
+            Ok(server.command(&["status"]).stderr(Stdio::null()).status()?.success().then_some(()))
+        })
+        .await?;
+        Ok(server)
     }
 
     /// Which program it is.

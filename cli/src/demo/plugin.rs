@@ -14,7 +14,6 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, anyhow, bail, ensure};
 use evanesce_csi::Role;
@@ -26,14 +25,12 @@ use tonic::transport::Channel;
 
 use super::ground::Ground;
 use super::show::Show;
-use super::{PATIENCE, reduced, tied};
+use super::{PATIENCE, reduced, tied, wait};
 
 /// What the plugin logs, in the demo's folder.
 pub(crate) const LOG: &str = "evanesce-csi.log";
 /// The CSI driver name.
 const DRIVER: &str = "csi.evanesce.dev";
-/// Between two looks at something that takes milliseconds.
-const BETWEEN_LOOKS: Duration = Duration::from_millis(20);
 
 /// A running node plugin.
 pub(crate) struct Plugin {
@@ -123,15 +120,12 @@ impl Plugin {
     }
 
     async fn until_ended(&mut self) -> anyhow::Result<ExitStatus> {
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
+        let in_vain = || format!("the plugin, or a process of it, runs on {PATIENCE:?} after it was asked to end");
+        wait::until(in_vain, async || {
             let reader_ended = self.reader.as_ref().is_none_or(JoinHandle::is_finished);
-            if reader_ended && let Some(status) = self.child.try_wait()? {
-                return Ok(status);
-            }
-            tokio::time::sleep(BETWEEN_LOOKS).await;
-        }
-        bail!("the plugin, or a process of it, runs on {PATIENCE:?} after it was asked to end")
+            if reader_ended { Ok(self.child.try_wait()?) } else { Ok(None) }
+        })
+        .await
     }
 
     fn read_to_the_end(&mut self) -> anyhow::Result<()> {
@@ -141,20 +135,18 @@ impl Plugin {
 
     /// Waits until the probe says ready.
     async fn until_ready(&mut self) -> anyhow::Result<()> {
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
-            if let Some(status) = self.child.try_wait()? {
-                bail!("the plugin ended at its start: {status}");
-            }
-            if let Ok(channel) = self.connect(&self.csi_socket()).await
-                && let Ok(answer) = IdentityClient::new(channel).probe(ProbeRequest {}).await
-                && answer.get_ref().ready == Some(true)
-            {
-                return Ok(());
-            }
-            tokio::time::sleep(BETWEEN_LOOKS).await;
-        }
-        bail!("the plugin is not ready after {PATIENCE:?}")
+        wait::until(
+            || format!("the plugin is not ready after {PATIENCE:?}"),
+            async || {
+                if let Some(status) = self.child.try_wait()? {
+                    bail!("the plugin ended at its start: {status}");
+                }
+                let Ok(channel) = self.connect(&self.csi_socket()).await else { return Ok(None) };
+                let answer = IdentityClient::new(channel).probe(ProbeRequest {}).await;
+                Ok(answer.is_ok_and(|answer| answer.get_ref().ready == Some(true)).then_some(()))
+            },
+        )
+        .await
     }
 }
 

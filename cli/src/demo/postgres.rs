@@ -7,12 +7,11 @@ use std::fs::{self, File};
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 
 use super::program::Wanted;
-use super::{PATIENCE, tied};
+use super::{PATIENCE, tied, wait};
 
 /// What the server logs, in the demo's folder.
 pub(crate) const LOG: &str = "postgres.log";
@@ -70,17 +69,15 @@ impl Postgres {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         let child = tied::spawn(&mut command).context(NEEDS)?;
         let mut server = Self { child, programs, port, password };
-        let end = Instant::now() + PATIENCE;
-        while Instant::now() < end {
+        let in_vain = || format!("PostgreSQL does not answer after {PATIENCE:?}");
+        wait::until(in_vain, async || {
             if let Some(status) = server.child.try_wait()? {
                 bail!("PostgreSQL ended at its start: {status}");
             }
-            if server.administrator("select 1").is_ok() {
-                return Ok(server);
-            }
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        bail!("PostgreSQL does not answer after {PATIENCE:?}")
+            Ok(server.administrator("select 1").ok().map(drop))
+        })
+        .await?;
+        Ok(server)
     }
 
     /// Where its programs are.

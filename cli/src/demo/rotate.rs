@@ -21,7 +21,7 @@ use super::openbao::{self, OpenBao};
 use super::plugin::Plugin;
 use super::postgres::{ADMINISTRATOR, Postgres};
 use super::show::{Seen, Show};
-use super::{PATIENCE, look};
+use super::{PATIENCE, look, wait};
 
 /// How many credentials take the place of another while somebody watches.
 const REPLACEMENTS: usize = 4;
@@ -94,11 +94,17 @@ pub(crate) async fn play(ground: Ground, folder: &Path, show: &Arc<Show>, seen: 
     kubelet.unpublish(&plugin).await.context("unpublish failed")?;
     ensure!(look::mount_options(kubelet.target()).is_err(), "the mount is still there");
     show.step("unpublished it: what it still held is revoked")?;
-    seen.roles_left = until_none_is_left(&postgres).await?;
+    wait::until(
+        || format!("database users are left after {PATIENCE:?}"),
+        async || {
+            seen.roles_left = postgres.roles()?;
+            Ok((seen.roles_left == 0).then_some(()))
+        },
+    )
+    .await?;
     plugin.stop().await?;
     let (revoked, failed) = (show.succeeded("revoke"), seen.failed_logins);
     ensure!(failed == 0, "{failed} of {} logins failed", seen.logins);
-    ensure!(seen.roles_left == 0, "{} roles are left in the database", seen.roles_left);
     ensure!(revoked > seen.replacements, "{revoked} of {} credentials were revoked", seen.replacements + 1);
     show.step("stopped the plugin: no process, no mount and no database user is left")?;
     Ok(())
@@ -132,17 +138,6 @@ async fn use_it(file: &Path, postgres: &Postgres, show: &Show, seen: &mut Rotate
     }
     show.settle();
     Ok(())
-}
-
-async fn until_none_is_left(postgres: &Postgres) -> anyhow::Result<usize> {
-    let end = Instant::now() + PATIENCE;
-    loop {
-        let left = postgres.roles()?;
-        if left == 0 || Instant::now() > end {
-            return Ok(left);
-        }
-        tokio::time::sleep(PACE).await;
-    }
 }
 
 /// What an administrator of OpenBao and of the database sets up, and the classes below `folder`.

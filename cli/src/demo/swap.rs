@@ -16,7 +16,7 @@ use super::ground::Ground;
 use super::kubelet::Kubelet;
 use super::plugin::Plugin;
 use super::show::{Seen, Show};
-use super::{PATIENCE, backend, look, reduced};
+use super::{backend, look, reduced};
 use crate::args::DemoBackend;
 
 /// The pod's fsGroup, where files can be given to a group.
@@ -87,7 +87,7 @@ pub(crate) async fn play(
 
     source.change()?;
     show.step("changed the password at its source; waiting for the refresh")?;
-    let after = look::until_swapped(kubelet.target(), &before, PATIENCE).await?;
+    let after = look::until_swapped(kubelet.target(), &before).await?;
     seen.swaps = 1;
     kubelet.publish(&plugin).await.context("kubelet's repeated publish failed")?;
     show.step(format_args!("swapped in one rename: {} → {}", before.generation, after.generation))?;
