@@ -72,8 +72,11 @@ impl AwsSession {
         path: &str,
         error: &SdkError<E, HttpResponse>,
     ) -> BackendError {
-        let error = self.named(call, path, error);
-        // A role's sessions can be revoked as a whole: new credentials may then do what these may not.
+        self.heed(self.named(call, path, error))
+    }
+
+    /// A role's sessions can be revoked as a whole: new credentials may then do what these may not.
+    fn heed(&self, error: BackendError) -> BackendError {
         if let (Some(shelf), BackendErrorKind::Denied | BackendErrorKind::Unauthenticated) = (&self.shelf, error.kind) {
             shelf.forget(&self.identity);
         }
@@ -125,11 +128,11 @@ impl Session for AwsSession {
         let (path, wanted) = (grant.path().as_str(), Wanted::of(grant));
         let answer = match self.client.describe_secret().secret_id(path).send().await {
             Ok(answer) => answer,
-            // What a role may not be told for good is no reason to log in anew each time.
-            Err(error) if self.named("DescribeSecret", path, &error).kind == BackendErrorKind::Denied => {
-                return Ok(None);
+            Err(error) => {
+                let error = self.named("DescribeSecret", path, &error);
+                // What a role may not be told for good is no reason to log in anew each time.
+                return if error.kind == BackendErrorKind::Denied { Ok(None) } else { Err(self.heed(error)) };
             }
-            Err(error) => return Err(self.failed("DescribeSecret", path, &error)),
         };
         if answer.deleted_date.is_some() {
             let message = format!("{} answered {path} with its end: the secret is marked for deletion", self.server);
