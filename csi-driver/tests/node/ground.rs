@@ -256,6 +256,13 @@ impl Node {
         self.counts(&format!("evanesce_refreshes_total{{outcome=\"{outcome}\"}} {times}"))
     }
 
+    /// What a metric without labels says.
+    pub(crate) fn gauge(&self, name: &str) -> f64 {
+        let metrics = self.metrics.encode();
+        let line = metrics.lines().find(|line| line.starts_with(&format!("evanesce_{name}{{}} ")));
+        line.and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap()
+    }
+
     /// Whether this sample is among the metrics.
     pub(crate) fn counts(&self, sample: &str) -> bool {
         self.metrics.encode().lines().any(|line| line == sample)
@@ -265,6 +272,15 @@ impl Node {
 /// A node with a pod that has its volume.
 pub(crate) async fn published() -> (Node, Publish) {
     let node = Node::new().await;
+    let pod = node.pod("payments", "pod-1");
+    node.publish(&pod).await.unwrap();
+    (node, pod)
+}
+
+/// The same, with files that come with a lease of this length. Its class asks every five minutes, without jitter.
+pub(crate) async fn leased(lease: Duration) -> (Node, Publish) {
+    let node = Node::new().await;
+    node.backend.lease("kv/db", lease);
     let pod = node.pod("payments", "pod-1");
     node.publish(&pod).await.unwrap();
     (node, pod)

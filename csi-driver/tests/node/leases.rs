@@ -10,27 +10,17 @@ use evanesce_engine::backend::BackendErrorKind;
 use evanesce_engine::error::Kind;
 use evanesce_engine::lease::Cause;
 use evanesce_engine::spec::VolumeSpec;
-use evanesce_proto::kubelet::Publish;
 use tokio::time::advance;
 
 use crate::classes::spec;
 use crate::fake_mounts::Call;
-use crate::ground::{Node, generations, settle, until};
+use crate::ground::{Node, generations, leased, settle, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const LEASE: Duration = Duration::from_secs(600);
 /// When a lease is prolonged or replaced.
 const DUE: Duration = Duration::from_secs(400);
-
-/// A pod whose two files come with one lease.
-async fn leased() -> (Node, Publish) {
-    let node = Node::new().await;
-    node.backend.lease("kv/db", LEASE);
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
-    (node, pod)
-}
 
 impl Node {
     /// A change at the backend, so that what is read anew shows.
@@ -78,7 +68,7 @@ async fn static_secrets_beside_it_have_a_login_that_lends_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn what_can_be_prolonged_is_and_its_pod_sees_nothing_of_it() {
-    let (node, pod) = leased().await;
+    let (node, pod) = leased(LEASE).await;
     node.backend.prolong();
     node.change("second");
     for round in 1..=20 {
@@ -93,7 +83,7 @@ async fn what_can_be_prolonged_is_and_its_pod_sees_nothing_of_it() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_replaced_stays_valid_for_its_overlap_and_is_given_back_then() {
-    let (node, pod) = leased().await;
+    let (node, pod) = leased(LEASE).await;
     let first = node.backend.lent();
     node.change("second");
     advance(DUE).await;
@@ -112,7 +102,7 @@ async fn what_is_replaced_stays_valid_for_its_overlap_and_is_given_back_then() {
 
 #[tokio::test(start_paused = true)]
 async fn a_volume_that_is_unpublished_gives_everything_back() {
-    let (node, pod) = leased().await;
+    let (node, pod) = leased(LEASE).await;
     node.change("second");
     advance(DUE).await;
     until("it is replaced", || node.refreshed("ok", 1)).await;
@@ -148,7 +138,7 @@ async fn a_delivery_of_which_one_secret_fails_gives_back_what_the_others_lent() 
 
 #[tokio::test(start_paused = true)]
 async fn a_login_that_lent_nothing_is_ended_at_once() {
-    let (node, _pod) = leased().await;
+    let (node, _pod) = leased(LEASE).await;
     // It calls itself leased and is not: what a path outside of KV may be.
     node.backend.lease_nothing("kv/db");
     advance(DUE).await;
@@ -158,7 +148,7 @@ async fn a_login_that_lent_nothing_is_ended_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn an_engine_half_that_starts_keeps_what_volumes_show_and_replaces_it_in_time() {
-    let (node, pod) = leased().await;
+    let (node, pod) = leased(LEASE).await;
     node.change("second");
     let node = node.restart().await;
     settle().await;
@@ -176,7 +166,7 @@ async fn an_engine_half_that_starts_keeps_what_volumes_show_and_replaces_it_in_t
 
 #[tokio::test(start_paused = true)]
 async fn an_engine_half_that_starts_gives_back_what_no_volume_shows() {
-    let (node, pod) = leased().await;
+    let (node, pod) = leased(LEASE).await;
     // The record goes last, so this is what a death between the two leaves.
     node.mounts.unmount(pod.target_path());
     let node = node.restart().await;
@@ -210,7 +200,7 @@ async fn an_orphan_that_was_prolonged_is_not_given_up_when_its_first_end_has_pas
 
 #[tokio::test(start_paused = true)]
 async fn what_was_lent_before_a_boot_is_said_to_be_lost() {
-    let (node, _pod) = leased().await;
+    let (node, _pod) = leased(LEASE).await;
     let node = node.boot().await;
     assert!(node.auditor.events().contains(&Event::LeasesLost { groups: 1 }));
     assert!(node.mounts.leases().is_empty());
@@ -218,7 +208,7 @@ async fn what_was_lent_before_a_boot_is_said_to_be_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn kubelet_does_not_wait_for_a_backend_that_is_away_and_it_hears_of_it_later() {
-    let (node, pod) = leased().await;
+    let (node, pod) = leased(LEASE).await;
     node.backend.fail(BackendErrorKind::Unavailable, None);
     node.unpublish(&pod).await.unwrap();
     node.assert_nothing_left(&pod);
@@ -237,7 +227,7 @@ async fn kubelet_does_not_wait_for_a_backend_that_is_away_and_it_hears_of_it_lat
 
 #[tokio::test(start_paused = true)]
 async fn a_login_that_may_not_end_itself_is_tried_once_and_told() {
-    let (node, pod) = leased().await;
+    let (node, pod) = leased(LEASE).await;
     node.backend.refuse_revocations();
     node.unpublish(&pod).await.unwrap();
     until("it is told", || node.revoked() == [(Cause::Unmounted, false)]).await;

@@ -7,27 +7,17 @@ use std::time::Duration;
 
 use evanesce_engine::backend::BackendErrorKind;
 use evanesce_engine::spec::VolumeSpec;
-use evanesce_proto::kubelet::Publish;
 use evanesce_proto::node::node_admin_client::NodeAdminClient;
 use evanesce_proto::node::{LeaseGroup, LeaseState, ListLeasesRequest};
 use tokio::time::advance;
 
 use crate::fake_mounts::Call;
-use crate::ground::{Node, settle, until};
+use crate::ground::{Node, leased, settle, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 const LEASE: Duration = Duration::from_secs(600);
 /// When a lease is prolonged or replaced.
 const DUE: Duration = Duration::from_secs(400);
-
-/// A pod whose two files come with one lease.
-async fn leased() -> (Node, Publish) {
-    let node = Node::new().await;
-    node.backend.lease("kv/db", LEASE);
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
-    (node, pod)
-}
 
 impl Node {
     /// By state.
@@ -69,7 +59,7 @@ const DAY: u64 = 24 * 3600;
 
 #[tokio::test(start_paused = true)]
 async fn what_a_volume_shows_is_listed_with_its_leases_their_ends_and_when_it_is_seen_to() {
-    let (node, pod) = leased().await;
+    let (node, pod) = leased(LEASE).await;
     let group = node.group().await;
     assert_eq!((group.state(), group.volume.as_str()), (LeaseState::Shown, pod.volume_id()));
     let whose = [&group.namespace, &group.pod, &group.pod_uid, &group.service_account, &group.class, &group.backend];
@@ -92,7 +82,7 @@ async fn what_a_volume_shows_is_listed_with_its_leases_their_ends_and_when_it_is
 
 #[tokio::test(start_paused = true)]
 async fn a_leases_id_is_listed_as_a_digest_and_its_login_not_at_all() {
-    let (node, _pod) = leased().await;
+    let (node, _pod) = leased(LEASE).await;
     let (ids, listed) = (node.backend.lent(), node.group().await);
     let said = format!("{listed:?}");
     assert!(!said.contains(&ids[0]) && !said.contains("token-1") && !said.contains("first"), "{said}");
@@ -104,7 +94,7 @@ async fn a_leases_id_is_listed_as_a_digest_and_its_login_not_at_all() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_replaced_is_listed_until_its_overlap_is_over() {
-    let (node, _pod) = leased().await;
+    let (node, _pod) = leased(LEASE).await;
     node.replace().await;
     let [shown, replaced] = &node.groups().await[..] else { panic!("there are two") };
     assert_eq!([shown.state(), replaced.state()], [LeaseState::Shown, LeaseState::Replaced]);
@@ -117,7 +107,7 @@ async fn what_is_replaced_is_listed_until_its_overlap_is_over() {
 
 #[tokio::test(start_paused = true)]
 async fn what_cannot_be_given_back_is_listed_with_why_and_when_it_is_tried_again() {
-    let (node, pod) = leased().await;
+    let (node, pod) = leased(LEASE).await;
     node.backend.fail(BackendErrorKind::Unavailable, None);
     node.unpublish(&pod).await.unwrap();
     until("it was tried", || node.backend.counts().revocations == 1).await;
@@ -139,7 +129,7 @@ async fn what_cannot_be_given_back_is_listed_with_why_and_when_it_is_tried_again
 
 #[tokio::test(start_paused = true)]
 async fn of_what_an_earlier_engine_half_borrowed_the_leases_are_said_to_be_unknown() {
-    let (node, _pod) = leased().await;
+    let (node, _pod) = leased(LEASE).await;
     let node = node.restart().await;
     let group = node.group().await;
     assert_eq!((group.state(), group.leases_known, group.leases.len()), (LeaseState::Shown, false, 0));
@@ -149,7 +139,7 @@ async fn of_what_an_earlier_engine_half_borrowed_the_leases_are_said_to_be_unkno
 
 #[tokio::test(start_paused = true)]
 async fn what_was_borrowed_for_another_versions_volume_is_listed_as_found() {
-    let (node, pod) = leased().await;
+    let (node, pod) = leased(LEASE).await;
     let ours = node.mounts.records().into_values().next().unwrap();
     let theirs = String::from_utf8(ours).unwrap().replace("\"version\":1,", "\"version\":2,").into_bytes();
     node.mounts.set_record(pod.volume_id(), theirs);
@@ -176,7 +166,7 @@ async fn what_is_borrowed_for_a_pod_that_waits_is_listed_as_being_delivered() {
 
 #[tokio::test(start_paused = true)]
 async fn groups_and_leases_are_counted_through_their_lives() {
-    let (node, pod) = leased().await;
+    let (node, pod) = leased(LEASE).await;
     node.assert_counts(r#"lease_groups{backend="vault",state="shown"} 1.0"#);
     node.assert_counts(r#"leases{backend="vault"} 1.0"#);
     node.backend.prolong();

@@ -7,23 +7,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use evanesce_engine::backend::BackendErrorKind;
-use evanesce_proto::kubelet::Publish;
 use tokio::time::advance;
 
 use crate::classes::{EVERY, spec};
-use crate::ground::{Node, generations, settle, until};
+use crate::ground::{Node, generations, leased, settle, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
-
-/// A pod whose secret has a lease of this length. Its class asks every five minutes, without jitter.
-async fn leased(lease: Duration) -> (Node, Publish) {
-    let node = Node::new().await;
-    node.backend.lease("kv/db", lease);
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
-    (node, pod)
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_replaced_when_two_thirds_of_it_are_over() {

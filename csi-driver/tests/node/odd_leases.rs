@@ -7,26 +7,16 @@ use std::time::Duration;
 
 use evanesce_engine::backend::BackendErrorKind;
 use evanesce_engine::spec::VolumeSpec;
-use evanesce_proto::kubelet::Publish;
 use tokio::time::advance;
 
 use crate::classes::{EVERY, spec};
-use crate::ground::{Node, settle, until};
+use crate::ground::{Node, leased, settle, until};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const LEASE: Duration = Duration::from_secs(600);
 /// When a lease is prolonged or replaced.
 const DUE: Duration = Duration::from_secs(400);
-
-/// A pod whose two files come with one lease that is good for so long.
-async fn leased(lease: Duration) -> (Node, Publish) {
-    let node = Node::new().await;
-    node.backend.lease("kv/db", lease);
-    let pod = node.pod("payments", "pod-1");
-    node.publish(&pod).await.unwrap();
-    (node, pod)
-}
 
 /// Lets what is given back come home.
 async fn until_lent(node: &Node, groups: usize) {

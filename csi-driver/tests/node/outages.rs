@@ -53,12 +53,6 @@ fn sight(root: &Path) -> BTreeSet<(String, u64, u64, i64, i64)> {
     seen
 }
 
-fn gauge(node: &Node, name: &str) -> f64 {
-    let metrics = node.metrics.encode();
-    let line = metrics.lines().find(|line| line.starts_with(&format!("evanesce_{name}{{}} ")));
-    line.and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap()
-}
-
 /// What the pods' owners are told, with the pod.
 fn told(events: &[Event]) -> Vec<(String, PodEvent)> {
     let told = events.iter().filter_map(PodEvent::of);
@@ -86,14 +80,14 @@ async fn ten_minutes_without_a_backend_are_a_number_and_no_incident() {
     let mut stalest = 0.0;
     for minute in 1..=10 {
         pass(MINUTE).await;
-        let now = gauge(&node, "volumes_stalest_seconds");
+        let now = node.gauge("volumes_stalest_seconds");
         assert!(minute < 3 || now >= stalest + 59.0, "minute {minute}: {stalest}, then {now}");
         stalest = now;
         for pod in &pods {
             assert_eq!(code(node.publish(pod).await), Code::Ok, "kubelet hears nothing of it");
         }
     }
-    assert_eq!(gauge(&node, "volumes_stale"), PODS as f64);
+    assert_eq!(node.gauge("volumes_stale"), PODS as f64);
     assert!(before.iter().zip(&pods).all(|(before, pod)| *before == sight(pod.target_path())), "a file changed");
     // The same again is a count on the event that is there: what differs would be another event.
     let said = told(&node.auditor.events());
@@ -104,7 +98,7 @@ async fn ten_minutes_without_a_backend_are_a_number_and_no_incident() {
     node.backend.put("kv/db", &[("username", "app"), ("password", "second")]);
     node.backend.recover();
     pass(RECOVERED).await;
-    assert_eq!(gauge(&node, "volumes_stale"), 0.0, "all are fresh within one period and its jitter, once it is probed");
+    assert_eq!(node.gauge("volumes_stale"), 0.0, "all are fresh within one period and its jitter, once it is probed");
     assert!(pods.iter().all(|pod| read(pod, "password").as_deref() == Some("second")));
 }
 
@@ -165,10 +159,10 @@ async fn a_backend_that_is_away_when_the_machine_wakes_has_leases_seen_to_when_i
         node.backend.fail(BackendErrorKind::Unavailable, None);
         node.clock.ahead.store(45 * 60, Ordering::Relaxed);
         pass(5 * MINUTE).await;
-        assert_eq!(gauge(&node, "volumes_stale"), 1.0, "prolongs: {prolongs}");
+        assert_eq!(node.gauge("volumes_stale"), 1.0, "prolongs: {prolongs}");
         node.backend.recover();
         // A retry waits no longer than the period of the class and a quarter of it.
         pass(7 * MINUTE).await;
-        assert_eq!(gauge(&node, "volumes_stale"), 0.0, "prolongs: {prolongs}, before the hour is over");
+        assert_eq!(node.gauge("volumes_stale"), 0.0, "prolongs: {prolongs}, before the hour is over");
     }
 }

@@ -15,18 +15,12 @@ use tonic::Code;
 
 use crate::classes::EVERY;
 use crate::fake_mounts::Call;
-use crate::ground::{Node, code, generations, published, until};
+use crate::ground::{code, generations, published, until};
 
 /// The first retry, with all of its jitter.
 const RETRY: Duration = Duration::from_secs(13);
 /// As long as the class of these tests keeps what is not shown any more.
 const KEEP: Duration = Duration::from_secs(10);
-
-fn gauge(node: &Node, name: &str) -> f64 {
-    let metrics = node.metrics.encode();
-    let line = metrics.lines().find(|line| line.starts_with(&format!("evanesce_{name}{{}} ")));
-    line.and_then(|line| line.split(' ').nth(1)?.parse().ok()).unwrap()
-}
 
 /// What a root directory of the pod looks like where the link cannot be swapped, or the names cannot be set.
 enum Obstacle {
@@ -48,26 +42,26 @@ fn obstruct(pod: &Publish, obstacle: Obstacle) -> PathBuf {
 #[tokio::test(start_paused = true)]
 async fn how_stale_the_stalest_volume_is_counts_from_when_it_was_fresh() {
     let (node, _pod) = published().await;
-    assert_eq!((gauge(&node, "volumes_stale"), gauge(&node, "volumes_stalest_seconds")), (0.0, 0.0));
-    assert_eq!(gauge(&node, "last_refresh_timestamp_seconds"), 0.0);
+    assert_eq!((node.gauge("volumes_stale"), node.gauge("volumes_stalest_seconds")), (0.0, 0.0));
+    assert_eq!(node.gauge("last_refresh_timestamp_seconds"), 0.0);
     advance(EVERY).await;
     until("it is refreshed", || node.refreshed("unchanged", 1)).await;
-    let refreshed = gauge(&node, "last_refresh_timestamp_seconds");
+    let refreshed = node.gauge("last_refresh_timestamp_seconds");
     assert!(refreshed > 1_767_225_600.0, "{refreshed}");
     node.backend.fail(BackendErrorKind::Unavailable, None);
     advance(EVERY).await;
-    until("the volume is stale", || gauge(&node, "volumes_stale") == 1.0).await;
-    let before = gauge(&node, "volumes_stalest_seconds");
+    until("the volume is stale", || node.gauge("volumes_stale") == 1.0).await;
+    let before = node.gauge("volumes_stalest_seconds");
     assert!(before >= EVERY.as_secs_f64(), "{before}");
     advance(RETRY).await;
     until("it failed again", || node.refreshed("unavailable", 2)).await;
-    assert!(gauge(&node, "volumes_stalest_seconds") >= before + RETRY.as_secs_f64());
-    assert_eq!(gauge(&node, "last_refresh_timestamp_seconds"), refreshed);
+    assert!(node.gauge("volumes_stalest_seconds") >= before + RETRY.as_secs_f64());
+    assert_eq!(node.gauge("last_refresh_timestamp_seconds"), refreshed);
     node.backend.recover();
     advance(2 * RETRY).await;
-    until("the volume is fresh", || gauge(&node, "volumes_stale") == 0.0).await;
-    assert_eq!(gauge(&node, "volumes_stalest_seconds"), 0.0);
-    assert!(gauge(&node, "last_refresh_timestamp_seconds") > refreshed);
+    until("the volume is fresh", || node.gauge("volumes_stale") == 0.0).await;
+    assert_eq!(node.gauge("volumes_stalest_seconds"), 0.0);
+    assert!(node.gauge("last_refresh_timestamp_seconds") > refreshed);
 }
 
 #[tokio::test(start_paused = true)]
