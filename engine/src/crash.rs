@@ -82,6 +82,9 @@ pub const POINTS: &[&str] = &[
     "drain:begun",
 ];
 
+/// What becomes the file's first byte once the step was reached; the pid of who dies there stands after it, up to a blank.
+pub const REACHED: char = '!';
+
 /// Whether a step is in [`POINTS`].
 #[must_use]
 pub const fn is_listed(step: &str) -> bool {
@@ -131,11 +134,10 @@ pub mod armed {
     use std::os::unix::fs::FileExt;
     use std::sync::OnceLock;
 
+    use super::REACHED;
+
     /// The environment variable that names the file with the step in it.
     pub const FILE: &str = "EVANESCE_CRASH_FILE";
-    /// What becomes the file's first byte once the step was reached.
-    const REACHED: &[u8] = b"!";
-
     /// Before a step at which every process dies that comes to it.
     const AGAIN: &[u8] = b"*";
 
@@ -164,6 +166,6 @@ pub mod armed {
 
     fn mark(mut file: &File) -> io::Result<()> {
         file.seek(SeekFrom::Start(0))?;
-        file.write_all(REACHED)
+        file.write_all(format!("{REACHED}{} ", std::process::id()).as_bytes())
     }
 }

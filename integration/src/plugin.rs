@@ -13,7 +13,8 @@ use std::process::{Command, ExitStatus, Output};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
-use rustix::process::Signal;
+use evanesce_engine::crash::REACHED;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
 use crate::child::Child;
@@ -299,10 +300,13 @@ impl Plugin {
         Ok(fs::write(&self.files.crash, step)?)
     }
 
-    /// Whether the step of [`Plugin::crash_at`] is still to be reached.
+    /// Whether the step of [`Plugin::crash_at`] is still to be reached, or whoever came to it has yet to die.
     #[must_use]
     pub fn is_to_crash(&self) -> bool {
-        fs::read(&self.files.crash).is_ok_and(|step| !step.is_empty() && !step.starts_with(b"!"))
+        let step = fs::read_to_string(&self.files.crash).unwrap_or_default();
+        let Some(reached) = step.strip_prefix(REACHED) else { return !step.is_empty() };
+        let dies = reached.split(' ').next().and_then(|pid| Pid::from_raw(pid.parse().ok()?));
+        dies.is_some_and(|pid| Process::new(pid).is_running())
     }
 
     /// Waits until `/readyz` says yes.
