@@ -59,6 +59,8 @@ fn group(group: &LeaseGroup) -> Value {
         "service_account": group.service_account,
         "class": group.class,
         "backend": group.backend,
+        "scope": if group.shared { "serviceAccount" } else { "volume" },
+        "volumes": group.volumes,
         "ends_seconds": group.ends_in.map(|left| left.seconds),
         "next_seconds": group.next_in.map(|wait| wait.seconds),
         "cause": (!group.cause.is_empty()).then_some(&group.cause),

@@ -13,6 +13,7 @@ pub mod adoption;
 pub mod borrowed;
 pub mod budget;
 mod door;
+pub mod found;
 pub mod freshness;
 pub mod journal;
 pub mod keeping;

@@ -31,7 +31,7 @@ use evanesce_engine::names::{Namespace, NodeName, PodName, PodUid, ServiceAccoun
 use evanesce_engine::projection::{self, DigestKey, FilePath, Mode, Projection};
 use evanesce_engine::secret::SecretBytes;
 use evanesce_engine::spec::VolumeSpec;
-use evanesce_engine::spec::volume::Refresh;
+use evanesce_engine::spec::volume::{LeaseScope, Refresh};
 use evanesce_engine::target::Target;
 use evanesce_engine::token::Tokens;
 use evanesce_engine::workload::Workload;
@@ -104,6 +104,7 @@ fn spec() -> VolumeSpec {
         refresh: Refresh::default(),
         keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
         overlap: VolumeSpec::DEFAULT_OVERLAP,
+        lease_scope: LeaseScope::default(),
         max_stale: None,
         size: None,
         files: Vec::new(),

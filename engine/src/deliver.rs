@@ -16,13 +16,14 @@ use crate::clock::Clock;
 use crate::crash_point;
 use crate::error::{Error, Kind};
 use crate::fetch::{Answers, BackendHandle, Backends, Fetch, Fetcher, Offline};
-use crate::lease::{LeaseGroup, Lender};
+use crate::lease::{GroupId, LeaseGroup, Lender};
 use crate::names::BackendName;
 use crate::policy;
 use crate::projection::{Digest, DigestKey};
 use crate::render::render;
 use crate::schedule::{Due, Life, Wait, refresh_after};
 use crate::spec::VolumeSpec;
+use crate::spec::volume::LeaseScope;
 use crate::target::{Placed, Target};
 use crate::token::Tokens;
 
@@ -61,6 +62,8 @@ pub struct Request<'a> {
     pub group: Option<u32>,
     /// What the volume shows now; absent for a first delivery, and where it was not remembered.
     pub before: Option<&'a Before>,
+    /// What the volume was lent and shows.
+    pub lent: &'a [GroupId],
     /// Whether everything is read anew: what ends is to be replaced, or somebody wants it.
     pub anew: bool,
     /// How long what ends is good for from now on, where it was prolonged.
@@ -174,7 +177,8 @@ impl Deliverer {
         let same =
             |before: &&Before| !request.anew && before.revision == classes.revision && !before.secrets.is_empty();
         let known = request.before.filter(same).map(|before| before.secrets.as_slice());
-        let fetch = Fetch::plan(&self.fetcher, &self.lender, scope, request.tokens, asked, grants)?;
+        let share = (classes.spec.lease_scope == LeaseScope::ServiceAccount).then_some(request.lent);
+        let fetch = Fetch::plan(&self.fetcher, &self.lender, scope, request.tokens, asked, grants, share)?;
         let answers = fetch.run(known).await?;
         crash_point!("deliver:fetched");
         Ok((classes, answers))

@@ -16,6 +16,7 @@ mod gate;
 mod login;
 mod question;
 mod reuse;
+mod share;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -28,7 +29,7 @@ use tokio::time::Instant;
 use crate::audit::{Outcome, Purpose, Scope, Shown, Source};
 use crate::backend::{Backend, BackendError, BackendErrorKind, Caller};
 use crate::error::Error;
-use crate::lease::{LeaseGroup, Lender};
+use crate::lease::{GroupId, LeaseGroup, Lender};
 use crate::names::BackendName;
 use crate::policy::{Allow, Grant};
 use crate::schedule::Life;
@@ -83,6 +84,8 @@ struct Burst {
     grants: Vec<Grant>,
     /// Its answers may come with leases.
     lends: bool,
+    /// They are for all volumes of the identity; then it is one question.
+    shared: bool,
     /// The login, from the first question that needs one to the burst's end.
     login: Mutex<Option<Arc<Login>>>,
 }
@@ -113,6 +116,8 @@ pub struct Fetch<'a> {
     fetcher: &'a Arc<Fetcher>,
     lender: &'a Arc<Lender>,
     bursts: Vec<Burst>,
+    /// What the volume was lent and shows.
+    shows: &'a [GroupId],
     /// A refresh is there to see what is new: an answer that was asked for before it began is none.
     since: Option<Instant>,
     /// When it began, by the wall.
@@ -122,7 +127,8 @@ pub struct Fetch<'a> {
 }
 
 impl<'a> Fetch<'a> {
-    /// Sorts grants by whom their backend takes the caller for. Nothing is sent.
+    /// Sorts grants by whom their backend takes the caller for. Nothing is sent. Where volumes of a service account `share` what
+    /// they are lent, this one shows that already.
     ///
     /// # Errors
     /// [`Kind::Unauthenticated`](crate::error::Kind::Unauthenticated) where a backend's token is missing or expired.
@@ -133,6 +139,7 @@ impl<'a> Fetch<'a> {
         tokens: &Tokens,
         now: SystemTime,
         grants: Vec<(Arc<BackendHandle>, Grant)>,
+        share: Option<&'a [GroupId]>,
     ) -> Result<Self, Error> {
         let mut bursts = Vec::<Burst>::new();
         for (handle, grant) in grants {
@@ -140,8 +147,10 @@ impl<'a> Fetch<'a> {
             let caller = Caller { workload: &scope.subject().workload, token: token.as_deref() };
             let identity = handle.backend.identity(&caller, grant.role())?;
             let (asker, lends) = (Asker { identity, revision: handle.revision }, handle.backend.lends(&grant));
-            if let Some(burst) = bursts.iter_mut().find(|it| *it.order.asker == asker && it.lends == lends) {
-                if !burst.grants.iter().any(|other| other.reference() == grant.reference()) {
+            let same = |it: &&mut Burst| *it.order.asker == asker && it.lends == lends;
+            let asks = |it: &Burst| it.grants.iter().any(|other| other.reference() == grant.reference());
+            if let Some(burst) = bursts.iter_mut().filter(same).find(|it| !it.shared || asks(it)) {
+                if !asks(burst) {
                     burst.grants.push(grant);
                 }
                 continue;
@@ -150,11 +159,13 @@ impl<'a> Fetch<'a> {
             let mut order = Order { handle, asker: Arc::new(asker), token, subject, auditor, urgent: false };
             // A pod that can start without waits for no probe.
             order.urgent = scope.purpose() == Purpose::First && fetcher.remembered(&order, &grant).is_none();
+            let shared = lends && share.is_some() && order.shares_leases();
             let order = Arc::new(order);
-            bursts.push(Burst { order, grants: vec![grant], lends, login: Mutex::default() });
+            bursts.push(Burst { order, grants: vec![grant], lends, shared, login: Mutex::default() });
         }
         let since = (scope.purpose() == Purpose::Refresh).then(|| fetcher.now());
-        Ok(Self { fetcher, lender, bursts, since, now, offline: Mutex::default() })
+        let shows = share.unwrap_or_default();
+        Ok(Self { fetcher, lender, bursts, shows, since, now, offline: Mutex::default() })
     }
 
     /// Asks. With `known`, versions are asked first where that is cheaper, and `None` is the answer if all are as before.
@@ -201,7 +212,11 @@ impl<'a> Fetch<'a> {
     }
 
     async fn borrow<'b>(&self, burst: &'b Burst) -> Asked<'b> {
-        match borrow::borrow(self.fetcher, self.lender, &burst.order, &burst.grants).await {
+        let borrowed = match &burst.grants[..] {
+            [grant] if burst.shared => share::share(self.fetcher, self.lender, &burst.order, grant, self.shows).await,
+            grants => borrow::borrow(self.fetcher, self.lender, &burst.order, grants, false).await,
+        };
+        match borrowed {
             Ok(Borrowed { answers, group, login }) => {
                 let told = burst.grants.iter().zip(answers).map(|(grant, answer)| (grant, told(grant, answer)));
                 Asked { told: told.collect(), group, login }

@@ -5,7 +5,8 @@
 //!
 //! A [`LeaseGroup`] is one login and every lease that was asked for with it. Whoever holds it holds the leases; dropping it
 //! gives them back, at once or when the backend can be reached again. So a delivery that fails or is cut short leaves no
-//! credential behind, without a line of its own about it.
+//! credential behind, without a line of its own about it. Volumes of one service account may hold one group together: the last
+//! of them gives it back.
 //!
 //! A group's login is written to the [`Journal`] before the first lease is asked for, because a lease's id comes with its
 //! secret: a process that is killed between the two leaves a login that the next one finds, and ends with all it lent.
@@ -23,6 +24,7 @@ mod returns;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub(crate) use group::Whole;
 pub use group::{Cause, GroupId, GroupIdError, LeaseGroup, Lent};
 pub use ledger::Ledger;
 pub use lender::{Lender, Prolonged};

@@ -150,6 +150,7 @@ mod tests {
             refresh,
             keep_previous: Duration::from_secs(10),
             overlap: Duration::ZERO,
+            lease_scope: Default::default(),
             max_stale: None,
             size: None,
             files,

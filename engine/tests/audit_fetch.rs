@@ -57,7 +57,7 @@ async fn audited(fake: &FakeBackend, paths: &[&str]) -> Vec<Event> {
     let fetcher =
         Fetcher::new((Arc::new(HeapKeep), bounds), (Arc::new(HeapKeep), bounds), Arc::new(SystemClock), Arc::new(()));
     let lender = lender(&fetcher, Arc::clone(&auditor) as _);
-    let fetch = Fetch::plan(&fetcher, &lender, &scope, &tokens, SystemTime::now(), grants.collect()).unwrap();
+    let fetch = Fetch::plan(&fetcher, &lender, &scope, &tokens, SystemTime::now(), grants.collect(), None).unwrap();
     let answers = fetch.run(None).await;
     scope.close(&answers, |_, _| None);
     auditor.take()

@@ -23,6 +23,7 @@ use evanesce_integration::wait::{self, Patience};
 use evanesce_integration::world::{AUDIENCE, Setup, World, volume};
 use evanesce_integration::{binaries, counts, memory, sight};
 use evanesce_proto::kubelet::Publish;
+use futures_util::future::join_all;
 use serde_json::{Value, json};
 
 /// How many leases logins are tried over.
@@ -32,17 +33,26 @@ const PODS: usize = 4;
 
 /// The class `NAME`: the role `NAME` as two files and as one.
 fn class(name: &str) -> String {
+    class_of(name, name, "overlap: 1s")
+}
+
+/// The class `NAME-shared`: one credential for the pods of a service account.
+fn shared(name: &str) -> String {
+    class_of(&format!("{name}-shared"), name, "overlap: 1s, scope: serviceAccount")
+}
+
+fn class_of(name: &str, role: &str, leases: &str) -> String {
     format!(
         "apiVersion: evanesce.dev/v1alpha1
 kind: SecretVolume
 metadata: {{name: {name}, namespace: payments}}
 spec:
   keepPrevious: 1s
-  leases: {{overlap: 1s}}
+  leases: {{{leases}}}
   files:
-    - {{path: username, from: {{backend: vault, secret: database/creds/{name}, key: username}}}}
-    - {{path: password, from: {{backend: vault, secret: database/creds/{name}, key: password}}}}
-    - {{path: db.json, from: {{backend: vault, secret: database/creds/{name}}}}}
+    - {{path: username, from: {{backend: vault, secret: database/creds/{role}, key: username}}}}
+    - {{path: password, from: {{backend: vault, secret: database/creds/{role}, key: password}}}}
+    - {{path: db.json, from: {{backend: vault, secret: database/creds/{role}}}}}
 "
     )
 }
@@ -54,7 +64,7 @@ const LEASE: Duration = Duration::from_secs(30);
 /// for two.
 async fn ground(setup: Setup) -> (World<OpenBao>, Arc<Postgres>) {
     let allow = "{namespaces: [payments], serviceAccounts: [app], secrets: [\"database/creds/*\"]}";
-    let classes = [class("app"), class("short"), class("brief")].join("---\n");
+    let classes = ["app", "short", "brief"].map(|name| [class(name), shared(name)]).concat().join("---\n");
     let setup = setup.class(&classes).allow(allow).log("info");
     let (world, postgres) = (setup.openbao().await.unwrap(), Arc::new(Postgres::start().await.unwrap()));
     let admin = world.backend.admin();
@@ -183,11 +193,47 @@ async fn over_twenty_leases_every_login_succeeds_and_then_no_role_is_left() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn pods_of_one_account_log_in_with_one_credential_at_a_time_until_the_last_of_them_goes() {
+    let (world, postgres) = ground(Setup::default()).await;
+    let volumes: Vec<_> = (0..PODS).map(|_| world.volume(&world.pod("payments", "app"), "short-shared")).collect();
+    let client = Arc::<Client>::default();
+    let mut clients = Vec::new();
+    let published = join_all(volumes.iter().map(|volume| world.kubelet.publish(volume))).await;
+    published.into_iter().for_each(Result::unwrap);
+    let shown: BTreeSet<_> = volumes.iter().map(|volume| whole(volume.target_path())).collect();
+    assert_eq!((shown.len(), postgres.roles().await.unwrap().len()), (1, 1), "{shown:?}");
+    for volume in &volumes {
+        clients.push(tokio::spawn(Arc::clone(&client).run(volume.target_path().to_owned(), Arc::clone(&postgres))));
+    }
+    let replaced = || events(&world.plugin, "revoke").len();
+    let what = "five are given back";
+    wait::until(what, || replaced() >= 5 || client.failed.load(Ordering::Relaxed) > 0).await;
+    client.enough.store(true, Ordering::Relaxed);
+    join_all(clients).await.into_iter().for_each(Result::unwrap);
+    assert_eq!(client.failed.load(Ordering::Relaxed), 0, "{}", world.plugin.log());
+    // One is shown, one may be in its overlap, and one may be in the making.
+    let asked = world.backend.requests().unwrap();
+    let lent = asked.iter().filter(|request| request.path == "database/creds/short").count();
+    assert!(lent <= replaced() + 3, "{lent} were lent, {} given back", replaced());
+    let (last, others) = volumes.split_last().unwrap();
+    for volume in others {
+        world.kubelet.unpublish(volume).await.unwrap();
+    }
+    let (role, password) = whole(last.target_path());
+    postgres.log_in(&role, &password).await.unwrap();
+    world.kubelet.unpublish(last).await.unwrap();
+    assert_nothing_lent(&world.plugin, &world.backend, &postgres, Left::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_a_hundred_credentials_that_were_lent_no_process_holds_a_copy() {
     const VOLUMES: usize = 5;
     let (world, postgres) = ground(Setup::default()).await;
     let processes = world.plugin.processes();
-    let volumes: Vec<_> = (0..VOLUMES).map(|_| world.volume(&world.pod("payments", "app"), "brief")).collect();
+    // Two of them share what they are lent.
+    let class = |number| if number < 3 { "brief" } else { "brief-shared" };
+    let volumes: Vec<_> =
+        (0..VOLUMES).map(|number| world.volume(&world.pod("payments", "app"), class(number))).collect();
     for volume in &volumes {
         world.kubelet.publish(volume).await.unwrap();
     }
@@ -308,9 +354,10 @@ impl Node {
         let mut chance = Chance::new(seed, slot as u64);
         while !self.over.load(Ordering::Relaxed) {
             let pod = WorkloadName::new("payments", "app", &format!("app-{slot}"));
-            let volume = self.volume(&pod);
+            let class = ["app", "app-shared"][chance.below(2) as usize];
+            let volume = self.volume(&pod, class);
             // What kubelet does while a plugin comes back. Whoever kills it sees that pods live on.
-            while self.kubelet.publish(&self.volume(&pod)).await.is_err() {
+            while self.kubelet.publish(&self.volume(&pod, class)).await.is_err() {
                 wait::a_moment().await;
             }
             for _ in 0..=chance.below(4) {
@@ -331,8 +378,8 @@ impl Node {
         }
     }
 
-    fn volume(&self, pod: &WorkloadName) -> Publish {
-        volume(&self.kubelet, &self.cluster, pod, "app", &Claims::new(pod, AUDIENCE))
+    fn volume(&self, pod: &WorkloadName, class: &str) -> Publish {
+        volume(&self.kubelet, &self.cluster, pod, class, &Claims::new(pod, AUDIENCE))
     }
 }
 
@@ -354,7 +401,7 @@ async fn what_is_lent_is_listed_and_counted_until_it_is_given_back() {
     let named = json!({
         "group": shown["group"], "state": "shown", "volume": volume.volume_id(), "namespace": "payments",
         "pod": "app-0", "pod_uid": shown["pod_uid"], "service_account": "app", "class": "app", "backend": "vault",
-        "ends_seconds": shown["ends_seconds"], "next_seconds": shown["next_seconds"], "cause": null, "failures": 0,
+        "scope": "volume", "volumes": 1, "ends_seconds": shown["ends_seconds"], "next_seconds": shown["next_seconds"], "cause": null, "failures": 0,
         "last_error": null, "leases": [{
             "path": "database/creds/app", "id_digest": lease["id_digest"], "renewable": true,
             "ends_seconds": lease["ends_seconds"],

@@ -57,6 +57,10 @@ fn row(group: &LeaseGroup) -> [String; 8] {
 
 fn below(group: &LeaseGroup) -> Vec<String> {
     let mut lines: Vec<_> = group.leases.iter().map(lease).collect();
+    if group.shared {
+        let account = plain(&group.service_account);
+        lines.push(format!("  of service account {account}, shown by {}", counted(group.volumes as usize, "volume")));
+    }
     if !group.leases_known {
         lines.push(styled(FAINT, "  leases of an earlier start of the plugin: only their login is known"));
     }
@@ -119,7 +123,14 @@ mod tests {
             last_error: Some(why),
             ..group("11bb", LeaseState::Returning)
         };
-        let earlier = LeaseGroup { leases_known: false, ..group("22cc", LeaseState::Shown) };
+        let account = "web".to_owned();
+        let earlier = LeaseGroup {
+            leases_known: false,
+            shared: true,
+            volumes: 2,
+            service_account: account,
+            ..group("22cc", LeaseState::Shown)
+        };
         let text = lines(&[shown, returning, earlier]).join("\n");
         let expected = "
 NAMESPACE  POD    CLASS  BACKEND  STATE                  ENDS  NEXT  GROUP
@@ -128,6 +139,7 @@ payments   web-0  db     vault    shown                  10m   -     00aa
 payments   web-0  db     vault    returning (unmounted)  -     -     11bb
   unavailable (3 times): cannot be reached
 payments   web-0  db     vault    shown                  -     -     22cc
+  of service account web, shown by 2 volumes
   leases of an earlier start of the plugin: only their login is known
 3 groups, 1 lease and those of 1 earlier group, 1 not given back";
         assert_eq!(format!("\n{}", anstream::adapter::strip_str(&text)), expected);

@@ -46,7 +46,7 @@ pub async fn find_borrowed(plugin: &Plugin, journal: &Sealed) -> Result<(), Erro
     while let Some((group, opened)) = journal.next(last.as_ref()).await? {
         match opened {
             Ok(entry) => match plugin.deliverer.lender.found(group.clone(), &entry) {
-                Ok(found) => plugin.keep_found(found),
+                Ok(found) => plugin.found().add(found),
                 Err(error) => warn!(%group, %error, detail = error.detail(), "a lease group is left alone"),
             },
             Err(Unsealable::OtherKeyOrDamaged) => {
@@ -176,7 +176,9 @@ async fn open(plugin: &Plugin, id: &VolumeId, record: Record, root: OwnedFd) -> 
     let marked = tokio::task::spawn_blocking(move || found.marked(generation)).await;
     let mark = marked.ok().and_then(Result::ok).flatten();
     state.mark = mark;
-    plugin.found(id).into_iter().for_each(|group| state.borrowed.adopt(group));
+    let shows = state.before.as_ref().map(|before| before.secrets.as_slice());
+    let found = plugin.found().of(id, &subject, shows);
+    found.into_iter().for_each(|group| state.borrowed.adopt(group));
     let volume = Volume::new(id.clone(), record.target, subject, record.group, Tokens::default(), generations, state);
     volume.freshness.renew(confirmed);
     volume.freshness.set_too_old(mark);

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use evanesce_engine::audit::Shown;
 use evanesce_engine::clock::Clock;
-use evanesce_engine::lease::{Cause, LeaseGroup, Lender, Prolonged};
+use evanesce_engine::lease::{Cause, GroupId, LeaseGroup, Lender, Prolonged};
 use tokio::time::Instant;
 
 /// A volume's lease groups. Whatever is dropped here goes back.
@@ -24,12 +24,17 @@ impl Borrowed {
         &self.shown
     }
 
+    /// Its names.
+    pub fn names(&self) -> Vec<GroupId> {
+        self.shown.iter().map(|group| group.id().clone()).collect()
+    }
+
     /// Shows `groups` from now on; what it showed stays valid for `overlap`, or until all of it has ended by itself.
-    pub fn replace(&mut self, groups: Vec<LeaseGroup>, overlap: Duration, clock: &dyn Clock) {
-        groups.iter().for_each(LeaseGroup::shown);
+    pub fn replace(&mut self, mut groups: Vec<LeaseGroup>, overlap: Duration, clock: &dyn Clock) {
+        groups.iter_mut().for_each(LeaseGroup::shown);
         let until = clock.monotonic() + overlap;
         let before = std::mem::replace(&mut self.shown, groups);
-        self.replaced.extend(before.into_iter().map(|group| {
+        self.replaced.extend(before.into_iter().map(|mut group| {
             let until = group.over().map_or(until, |over| over.min(until));
             group.replaced(until);
             (group, until)
@@ -38,7 +43,7 @@ impl Borrowed {
 
     /// Takes over what an earlier engine half borrowed for the volume. Which of it is shown nobody knows: all of it stays
     /// until something else takes its place.
-    pub fn adopt(&mut self, group: LeaseGroup) {
+    pub fn adopt(&mut self, mut group: LeaseGroup) {
         group.shown();
         self.shown.push(group);
     }
@@ -65,7 +70,7 @@ impl Borrowed {
 
     /// Has everything that ends prolonged: how long all of it is good for from now on. `None` where something has to take
     /// its place: it cannot be prolonged, or not by enough, or was not borrowed here.
-    pub async fn prolong(&mut self, lender: &Lender, secrets: &[Shown]) -> Option<Duration> {
+    pub async fn prolong(&self, lender: &Lender, secrets: &[Shown]) -> Option<Duration> {
         let lent = |secret: &&Shown| {
             let of = |group: &&LeaseGroup| group.identity().backend == secret.backend;
             self.shown.iter().filter(of).flat_map(LeaseGroup::lent).any(|lent| lent.path == secret.path)
@@ -74,7 +79,7 @@ impl Borrowed {
             return None;
         }
         let mut life = Duration::MAX;
-        for group in &mut self.shown {
+        for group in &self.shown {
             match lender.prolong(group).await {
                 Prolonged::For(left) => life = life.min(left),
                 Prolonged::Not => return None,

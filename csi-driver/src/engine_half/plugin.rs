@@ -16,13 +16,14 @@ use evanesce_engine::clock::Clock;
 use evanesce_engine::crash_point;
 use evanesce_engine::deliver::{Deliverer, Request};
 use evanesce_engine::error::{Error, Kind};
-use evanesce_engine::lease::{Cause, LeaseGroup};
+use evanesce_engine::lease::Cause;
 use evanesce_engine::schedule::random;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use crate::engine_half::adoption::take_over_unrecorded;
 use crate::engine_half::budget::Budget;
+use crate::engine_half::found::Found;
 use crate::engine_half::metrics::Metrics;
 use crate::engine_half::mounts::Mounts;
 use crate::engine_half::publish_request::PublishRequest;
@@ -48,8 +49,8 @@ pub struct Plugin {
     pub metrics: Arc<Metrics>,
     /// Volumes whose records are another version's, and what to say about them.
     pub left_alone: Mutex<HashMap<VolumeId, String>>,
-    /// What an earlier engine half borrowed for volumes that are not taken over yet.
-    pub found: Mutex<HashMap<VolumeId, Vec<LeaseGroup>>>,
+    /// What an earlier engine half borrowed, until every volume is taken over.
+    pub found: Mutex<Found>,
     /// Whether a volume may be attached that is not among `volumes`: then each first publish looks.
     pub any_unknown: AtomicBool,
     /// Work that a drain waits for.
@@ -72,25 +73,14 @@ impl Plugin {
         self.left_alone.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What an earlier engine half borrowed for this volume.
-    pub fn found(&self, volume: &VolumeId) -> Vec<LeaseGroup> {
-        self.all_found().remove(volume).unwrap_or_default()
-    }
-
-    fn all_found(&self) -> MutexGuard<'_, HashMap<VolumeId, Vec<LeaseGroup>>> {
+    /// What an earlier engine half borrowed.
+    pub fn found(&self) -> MutexGuard<'_, Found> {
         self.found.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Keeps what an earlier engine half borrowed, until it is known what became of its volume.
-    pub fn keep_found(&self, group: LeaseGroup) {
-        let Ok(volume) = VolumeId::try_from(group.subject().volume.clone()) else { return };
-        self.all_found().entry(volume).or_default().push(group);
     }
 
     /// Gives back what was borrowed for volumes that are not there any more. Those that are left alone may be in use.
     pub fn give_back_orphans(&self) {
-        let left_alone = self.left_alone();
-        self.all_found().retain(|volume, _| left_alone.contains_key(volume));
+        self.found().keep_for(&self.left_alone());
     }
 
     /// Makes the volume visible in its pod, or takes the fresh tokens of one that is.
@@ -135,6 +125,7 @@ impl Plugin {
             tokens: &request.tokens,
             group: request.group,
             before: None,
+            lent: &[],
             anew: true,
             prolonged: None,
             chance: random(),
@@ -244,7 +235,7 @@ impl Plugin {
         crash_point!("unpublish:dropped");
         self.left_alone().remove(id);
         // Kubelet does not wait for the backend: what goes back is in the journal until it has.
-        self.found(id).into_iter().for_each(|group| group.give_back(Cause::Unmounted));
+        self.found().own(id).into_iter().for_each(|group| group.give_back(Cause::Unmounted));
         if let Some(mut state) = state {
             state.borrowed.unmounted();
         }

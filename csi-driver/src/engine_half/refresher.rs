@@ -245,13 +245,15 @@ async fn refresh(plugin: &Plugin, volume: &Volume) {
     let forced = volume.forced();
     let tokens = volume.tokens();
     let due = state.renews(plugin.clock());
-    let prolonged = if due && forced.is_empty() { prolong(plugin, &mut state).await } else { None };
+    let prolonged = if due && forced.is_empty() { prolong(plugin, &state).await } else { None };
+    let lent = state.borrowed.names();
     let request = Request {
         subject: &volume.subject,
         purpose: Purpose::Refresh,
         tokens: &tokens,
         group: volume.group,
         before: before.as_ref(),
+        lent: &lent,
         anew: !forced.is_empty() || due && prolonged.is_none(),
         prolonged,
         chance: random(),
@@ -275,7 +277,7 @@ async fn refresh(plugin: &Plugin, volume: &Volume) {
 }
 
 /// Has what the volume was lent prolonged, where that is enough; else all of it is replaced, also where nobody knows why.
-async fn prolong(plugin: &Plugin, state: &mut State) -> Option<Duration> {
+async fn prolong(plugin: &Plugin, state: &State) -> Option<Duration> {
     let before = state.before.as_ref()?;
     state.borrowed.prolong(&plugin.deliverer.lender, &before.secrets).await
 }

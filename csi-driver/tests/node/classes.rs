@@ -18,7 +18,7 @@ use evanesce_engine::policy::{Allow, Glob, SecretPattern};
 use evanesce_engine::projection::FilePath;
 use evanesce_engine::secret_ref::{SecretPath, SecretRef};
 use evanesce_engine::spec::backend::Limits;
-use evanesce_engine::spec::volume::{FileSpec, Refresh, Select};
+use evanesce_engine::spec::volume::{FileSpec, LeaseScope, Refresh, Select};
 use evanesce_engine::spec::{BackendSpec, VolumeSpec};
 use tokio::sync::watch;
 
@@ -42,6 +42,7 @@ pub(crate) fn spec(files: &[&str]) -> VolumeSpec {
         refresh: Refresh { every: EVERY, jitter_percent: 0 },
         keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
         overlap: VolumeSpec::DEFAULT_OVERLAP,
+        lease_scope: LeaseScope::default(),
         max_stale: None,
         size: None,
         files: files.iter().map(file).collect(),

@@ -24,12 +24,12 @@ const DUE: Duration = Duration::from_secs(400);
 
 impl Node {
     /// A change at the backend, so that what is read anew shows.
-    fn change(&self, password: &str) {
+    pub(crate) fn change(&self, password: &str) {
         self.backend.put("kv/db", &[("username", "app"), ("password", password)]);
     }
 
     /// How each login was ended, and why.
-    fn revoked(&self) -> Vec<(Cause, bool)> {
+    pub(crate) fn revoked(&self) -> Vec<(Cause, bool)> {
         let revoked = |event| match event {
             Event::Revoked { cause, outcome, .. } => Some((cause, outcome == Outcome::Success)),
             _ => None,
@@ -37,7 +37,7 @@ impl Node {
         self.auditor.events().into_iter().filter_map(revoked).collect()
     }
 
-    fn assert_nothing_lent(&self) {
+    pub(crate) fn assert_nothing_lent(&self) {
         assert!(self.backend.lent().is_empty(), "a lease is left: {:?}", self.backend.lent());
         assert!(self.mounts.leases().is_empty(), "the journal names what is given back");
     }

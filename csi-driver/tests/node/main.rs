@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod accounts;
 mod adoption;
 mod ceilings;
 mod classes;
@@ -26,6 +27,7 @@ mod raw;
 mod refreshes;
 mod requests;
 mod schedules;
+mod shared_leases;
 mod staleness;
 mod states;
 mod stepped;

@@ -6,14 +6,14 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use base64::Engine as _;
 use evanesce_engine::audit::{Event, Source};
 use evanesce_engine::backend::BackendErrorKind;
 use evanesce_engine::spec::volume::{MaxStale, OnStale};
-use evanesce_proto::kubelet::{Pod, Publish, Token, TokensIn};
+use evanesce_proto::kubelet::Publish;
 use tokio::time::advance;
 use tonic::Code;
 
+use crate::accounts::{pod, pod_with, token};
 use crate::classes::{EVERY, spec};
 use crate::ground::{FAR, Node, code, settle, until};
 
@@ -21,33 +21,6 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const GRACE: Duration = Duration::from_secs(600);
 const FILES: [&str; 2] = ["username kv/db username", "password kv/db password"];
-
-/// A token of a service account that exists: its uid tells it from one that is made again.
-fn token(account: &str, account_uid: &str, pod: &str, pod_uid: &str) -> String {
-    let claims = serde_json::json!({
-        "aud": ["fake"], "exp": 5_000_000_000_u64, "sub": format!("system:serviceaccount:payments:{account}"),
-        "kubernetes.io": {
-            "namespace": "payments",
-            "serviceaccount": {"name": account, "uid": account_uid},
-            "pod": {"name": pod, "uid": pod_uid},
-        },
-    });
-    let part = |json: &str| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(json);
-    format!("{}.{}.c2ln", part("{\"alg\":\"RS256\"}"), part(&claims.to_string()))
-}
-
-fn pod_with(node: &Node, uid: &str, account: &str, token: &str, expires: &str) -> Publish {
-    let pod =
-        Pod { name: "web-0".into(), namespace: "payments".into(), uid: uid.into(), service_account: account.into() };
-    Publish::new(&node.mounts.pods(), pod, "secrets")
-        .attribute("secretVolume", "db")
-        .tokens(&[Token { audience: "fake", token, expires }], TokensIn::Secrets)
-}
-
-/// A pod of the service account `app`.
-fn pod(node: &Node, uid: &str) -> Publish {
-    pod_with(node, uid, "app", &token("app", "sa-1", "web-0", uid), FAR)
-}
 
 /// A node whose class wants answers remembered, or not, with a pod that was told.
 async fn told(grace: Option<Duration>) -> Node {

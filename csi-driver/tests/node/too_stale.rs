@@ -49,6 +49,11 @@ fn marked(pod: &Publish) -> bool {
     pod.target_path().join("..data/..stale").exists()
 }
 
+/// Whether the pod sees both files: the names of those that come back are linked one after the other, after the swap.
+fn has_files(pod: &Publish) -> bool {
+    ["username", "password"].iter().all(|file| read(pod, file).is_some())
+}
+
 fn said(node: &Node) -> Vec<&'static str> {
     node.auditor.codes().into_iter().filter(|code| matches!(*code, "too_stale" | "fresh_again")).collect()
 }
@@ -99,7 +104,7 @@ async fn files_that_are_too_old_are_removed_by_one_swap_and_come_back_by_one() {
     assert_eq!(said(&node), ["too_stale"]);
     node.backend.recover();
     advance(2 * EVERY).await;
-    until("they are back", || read(&pod, "password").is_some()).await;
+    until("they are back", || has_files(&pod)).await;
     node.assert_whole(&pod, "first");
     until_too_stale(&node, 0).await;
     assert!(!marked(&pod));
@@ -174,7 +179,7 @@ async fn a_mark_outlives_the_engine_half_that_set_it_and_not_the_outage() {
         assert_eq!(said(&node), ["too_stale"], "{then:?}: the next one says it too, once");
         node.backend.recover();
         advance(2 * EVERY).await;
-        until("the mark is gone", || !marked(&pod)).await;
+        until("the mark is gone and the files are back", || !marked(&pod) && has_files(&pod)).await;
         node.assert_whole(&pod, "first");
         until_too_stale(&node, 0).await;
     }
@@ -194,7 +199,7 @@ async fn a_record_of_files_that_were_removed_is_not_believed() {
     node.backend.recover();
     assert_eq!(code(node.publish(&pod).await), Code::Ok);
     advance(2 * EVERY).await;
-    until("they are back", || read(&pod, "password").is_some()).await;
+    until("they are back", || has_files(&pod)).await;
     node.assert_whole(&pod, "first");
     assert!(!marked(&pod));
 }

@@ -24,15 +24,16 @@ pub(super) struct Borrowed {
     pub(super) login: Option<Duration>,
 }
 
-/// Asks. Whoever stops waiting does not stop it: a lease that is being made when its login is ended might outlive it, so
+/// Asks, with `shared` one question whose answer other volumes of the identity may show. Whoever stops waiting does not stop it: a lease that is being made when its login is ended might outlive it, so
 /// every answer is waited for, and then given back.
 pub(super) async fn borrow(
     fetcher: &Arc<Fetcher>,
     lender: &Arc<Lender>,
     order: &Arc<Order>,
     grants: &[Grant],
+    shared: bool,
 ) -> Result<Borrowed, Error> {
-    let work = ask(Arc::clone(fetcher), Arc::clone(lender), Arc::clone(order), grants.to_vec());
+    let work = ask(Arc::clone(fetcher), Arc::clone(lender), Arc::clone(order), grants.to_vec(), shared);
     let asked = tokio::spawn(work).await;
     asked.unwrap_or_else(|error| Err(Error::internal("a question was lost").with_detail(error.to_string())))
 }
@@ -42,11 +43,13 @@ async fn ask(
     lender: Arc<Lender>,
     order: Arc<Order>,
     grants: Vec<Grant>,
+    shared: bool,
 ) -> Result<Borrowed, Error> {
     let (handle, identity) = (&order.handle, &order.asker.identity);
     let failed = |error: crate::backend::BackendError| error.into_error(handle.backend.name(), "a login");
     let session = Arc::clone(&fetcher).open(Arc::clone(&order)).await.map_err(failed)?;
-    let mut group = lender.begin(&order.subject, identity, handle, session.as_ref()).await?;
+    let shared = grants.first().filter(|_| shared).map(|grant| grant.path().as_str());
+    let mut group = lender.begin((&order.subject, identity), handle, session.as_ref(), shared).await?;
     let batches = grants.chunks(handle.backend.batch_size().max(1));
     let asked: Vec<_> = batches
         .map(|batch| async { fetcher.ask_with(&order, session.as_ref(), batch).await.map(|(_, answers)| answers) })

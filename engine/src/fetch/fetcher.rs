@@ -24,6 +24,7 @@ use super::gate::{Meter, Passer};
 use super::login::Login;
 use super::question::{Asker, Question};
 use super::reuse::{Bounds, Endpoint, Reuse};
+use super::share::Shares;
 use super::{cut_short, failure, shown, timed};
 use crate::audit::{Auditor, Event, Outcome, Source, Subject};
 use crate::backend::{BackendError, BackendErrorKind, Caller, Session};
@@ -36,6 +37,8 @@ use crate::token::Token;
 /// Asks backends for all deliveries of a node.
 pub struct Fetcher {
     state: Mutex<State>,
+    /// What volumes of one identity are lent together.
+    pub(super) shares: Shares,
     clock: Arc<dyn Clock>,
     meter: Arc<dyn Meter>,
 }
@@ -96,12 +99,17 @@ impl Fetcher {
     ) -> Arc<Self> {
         let (reuse, memory) = (Reuse::new(keep, bounds), Reuse::new(memory, most));
         let state = State { reuse, memory, asked: Alive::default(), logins: Alive::default() };
-        Arc::new(Self { state: Mutex::new(state), clock, meter })
+        Arc::new(Self { state: Mutex::new(state), shares: Shares::default(), clock, meter })
     }
 
     /// Who counts.
     pub(crate) fn meter(&self) -> Arc<dyn Meter> {
         Arc::clone(&self.meter)
+    }
+
+    /// Time.
+    pub(super) fn clock(&self) -> &dyn Clock {
+        self.clock.as_ref()
     }
 
     /// Monotonic time.
@@ -418,6 +426,11 @@ impl Order {
     /// The same for the answer to one question.
     fn remembers(&self, grant: &Grant) -> Option<Duration> {
         self.offline_grace().filter(|_| self.shares(grant))
+    }
+
+    /// Whether the identity's volumes may share what they are lent: its logins are its own, and it is told apart.
+    pub(super) fn shares_leases(&self) -> bool {
+        self.is_told_apart() && self.asker.identity.caller.is_some()
     }
 
     /// Where a token is wanted but does not name the account's uid, a re-created account cannot be told from the one

@@ -8,7 +8,6 @@
 //! is not kept, which costs a question later and is no error.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,8 +15,8 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use super::question::Question;
-use crate::keep::{Keep, Kept};
-use crate::secret::{Secret, SecretBytes, Value, ValueKind, Version};
+use crate::keep::{self, Keep, KeptSecret};
+use crate::secret::Secret;
 
 /// How much may be kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,16 +54,12 @@ impl Drop for Entry {
     }
 }
 
-/// A secret whose values lie in one kept block.
 struct KeptAnswer {
     asked: Instant,
     /// The same by the clock that goes on while the machine sleeps.
     asked_at: SystemTime,
     until: Instant,
-    values: Vec<(String, ValueKind, Range<usize>)>,
-    bytes: Box<dyn Kept>,
-    version: Option<Version>,
-    request_id: Option<String>,
+    secret: KeptSecret,
     endpoint: Endpoint,
 }
 
@@ -78,7 +73,7 @@ impl Reuse {
     pub(super) fn find(&self, question: &Question, now: Instant, since: Option<Instant>) -> Option<(Secret, Endpoint)> {
         let answer = &self.kept.get(question)?.answer;
         let fresh = answer.until > now && since.is_none_or(|since| answer.asked >= since);
-        fresh.then(|| (answer.secret(), answer.endpoint.clone()))
+        fresh.then(|| (answer.secret.secret(), answer.endpoint.clone()))
     }
 
     /// How old the answer to a question is, by the clock that says more; nothing where there is none.
@@ -102,7 +97,7 @@ impl Reuse {
         (asked, asked_at, until): (Instant, SystemTime, Instant),
         expiry: impl FnOnce(u64) -> AbortHandle,
     ) {
-        let size = secret.values.values().map(|value| value.bytes.len()).sum::<usize>();
+        let size = keep::size(secret);
         let younger = self.kept.get(question).is_some_and(|there| there.answer.asked > asked);
         if younger || self.bounds.entries == 0 || size > self.bounds.bytes / 8 {
             return;
@@ -111,30 +106,15 @@ impl Reuse {
         while self.kept.len() >= self.bounds.entries || self.bytes + size > self.bounds.bytes {
             self.evict_oldest();
         }
-        let bytes = loop {
-            match self.keep.keep(one_block(secret, size)) {
+        let secret = loop {
+            match KeptSecret::keep(self.keep.as_ref(), secret) {
                 Ok(kept) => break kept,
                 // The place is smaller than its bounds, or in pieces.
                 Err(_) if self.evict_oldest() => {}
                 Err(_) => return,
             }
         };
-        let mut end = 0;
-        let place = |(key, value): (&String, &Value)| {
-            let start = end;
-            end += value.bytes.len();
-            (key.clone(), value.kind, start..end)
-        };
-        let answer = KeptAnswer {
-            asked,
-            asked_at,
-            until,
-            values: secret.values.iter().map(place).collect(),
-            bytes,
-            version: secret.version.clone(),
-            request_id: secret.request_id.clone(),
-            endpoint,
-        };
+        let answer = KeptAnswer { asked, asked_at, until, secret, endpoint };
         self.last += 1;
         let number = self.last;
         self.bytes += size;
@@ -159,34 +139,7 @@ impl Reuse {
     fn remove(&mut self, question: &Question) {
         if let Some(entry) = self.kept.remove(question) {
             self.order.remove(&entry.number);
-            self.bytes -= entry.answer.bytes.expose().len();
-        }
-    }
-}
-
-/// The values one after the other.
-fn one_block(secret: &Secret, size: usize) -> SecretBytes {
-    let mut block = Vec::with_capacity(size);
-    for value in secret.values.values() {
-        block.extend_from_slice(value.bytes.expose());
-    }
-    SecretBytes::new(block)
-}
-
-impl KeptAnswer {
-    fn secret(&self) -> Secret {
-        let bytes = self.bytes.expose();
-        let value = |(key, kind, place): &(String, ValueKind, Range<usize>)| {
-            let bytes = bytes.get(place.clone()).unwrap_or_default();
-            (key.clone(), Value { bytes: SecretBytes::from(bytes), kind: *kind })
-        };
-        Secret {
-            values: self.values.iter().map(value).collect(),
-            version: self.version.clone(),
-            lease: None,
-            expires_at: None,
-            rotates_in: None,
-            request_id: self.request_id.clone(),
+            self.bytes -= entry.answer.secret.size();
         }
     }
 }

@@ -23,12 +23,16 @@ pub(super) struct Entry {
     pub(super) identity: Identity,
     /// Which kind of backend that is.
     pub(super) kind: String,
+    /// The one path that is asked, where all volumes of the identity may show what it lends.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) shared: Option<String>,
 }
 
 impl Entry {
-    pub(super) fn new(subject: &Subject, identity: &Identity, kind: &str) -> Self {
+    pub(super) fn new(subject: &Subject, identity: &Identity, kind: &str, shared: Option<&str>) -> Self {
         let Subject { volume, workload, class } = subject.clone();
-        Self { volume, workload, class, identity: identity.clone(), kind: kind.to_owned() }
+        let (identity, kind, shared) = (identity.clone(), kind.to_owned(), shared.map(str::to_owned));
+        Self { volume, workload, class, identity, kind, shared }
     }
 
     pub(super) fn subject(&self) -> Subject {

@@ -5,7 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use ring::rand::{SecureRandom, SystemRandom};
@@ -13,11 +13,14 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::Instant;
 
 use super::ledger::Ledger;
+use super::lender::Prolonged;
 use crate::audit::Subject;
 use crate::backend::Identity;
+use crate::clock::Clock;
 use crate::error::Error;
 use crate::fetch::BackendHandle;
-use crate::keep::Kept;
+use crate::keep::{Kept, KeptSecret};
+use crate::secret::{Lease, Secret, SecretBytes};
 
 /// Names a group in the journal and to operators; random, so it says nothing of what was lent.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -121,43 +124,156 @@ pub struct Lent {
     pub duration: Duration,
     /// Whether its backend prolongs it.
     pub renewable: bool,
-    /// When it ends by itself, as its backend said last; absent where that says nothing.
-    pub(super) ends: Option<Instant>,
 }
 
 /// Everything about a group but the duty to give it back.
 pub(super) struct Held {
     pub(super) id: GroupId,
+    /// The volume it was borrowed for first.
     pub(super) subject: Subject,
     pub(super) identity: Identity,
+    /// The one path that was asked, where all volumes of the identity may show what it lent.
+    pub(super) shared: Option<String>,
     /// The backend as it was when it lent; absent where an earlier process borrowed.
     pub(super) handle: Option<Arc<BackendHandle>>,
     /// What ends the login.
     pub(super) credential: Box<dyn Kept>,
-    /// When the login, and with it all it lent, ends by itself.
-    pub(super) ends: Option<SystemTime>,
     pub(super) lent: Vec<Lent>,
-    pub(super) cause: Cause,
+    /// What changes.
+    pub(super) terms: Mutex<Terms>,
+    /// One prolongs, and who comes meanwhile hears what came of it.
+    pub(super) turn: tokio::sync::Mutex<()>,
 }
 
-/// See the [module](super). Dropping it gives back what it holds.
-pub struct LeaseGroup {
+/// What changes of a group.
+pub(super) struct Terms {
+    /// When the login, and with it all it lent, ends by itself.
+    pub(super) login: Option<SystemTime>,
+    /// When each lease ends by itself, as its backend said last; absent where that says nothing.
+    pub(super) leases: Vec<Option<Instant>>,
+    /// When this was said, by both clocks.
+    pub(super) as_of: Option<(Instant, SystemTime)>,
+    /// For how long it was prolonged then, if it was.
+    pub(super) prolonged: Option<Duration>,
+    /// It is not prolonged any more.
+    pub(super) spent: bool,
+    /// What it lent, for the volumes that are yet to come.
+    pub(super) answer: Option<KeptSecret>,
+    /// How many volumes show it.
+    showing: usize,
+    /// Until when those use it that do not show it any more.
+    used_until: Option<Instant>,
+    /// What whoever gave it up last said.
+    cause: Cause,
+}
+
+impl Terms {
+    /// Those of a group that is given back for this reason if nothing comes of it.
+    pub(super) fn new(login: Option<SystemTime>, cause: Cause) -> Self {
+        let (leases, as_of, prolonged, spent) = (Vec::new(), None, None, false);
+        Self { login, leases, as_of, prolonged, spent, answer: None, showing: 0, used_until: None, cause }
+    }
+
+    /// What an attempt to prolong it came to that is as good as another one now: one that failed for good, or one that was made
+    /// a moment ago, as seen from its life.
+    pub(super) fn still_prolonged(&self, clock: &dyn Clock) -> Option<Prolonged> {
+        if self.spent {
+            return Some(Prolonged::Not);
+        }
+        let (life, since) = (self.prolonged?, self.age(clock));
+        (since < life / 3).then(|| Prolonged::For(life - since))
+    }
+
+    /// How long ago this was said, by the clock that says more: a machine may have slept.
+    fn age(&self, clock: &dyn Clock) -> Duration {
+        let Some((at, at_wall)) = self.as_of else { return Duration::ZERO };
+        let wall = clock.now().duration_since(at_wall).unwrap_or_default();
+        clock.monotonic().saturating_duration_since(at).max(wall)
+    }
+}
+
+impl Held {
+    pub(super) fn terms(&self) -> MutexGuard<'_, Terms> {
+        self.terms.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Why it goes back, and when it would have ended by itself.
+    pub(super) fn end(&self) -> (Cause, Option<SystemTime>) {
+        let terms = self.terms();
+        (terms.cause, terms.login)
+    }
+}
+
+/// What the handles of a group have in common. Dropping the last of them gives it back.
+pub(crate) struct Whole {
     held: Option<Box<Held>>,
     returns: UnboundedSender<Box<Held>>,
     ledger: Arc<Ledger>,
 }
 
-impl LeaseGroup {
-    pub(super) fn new(held: Held, returns: UnboundedSender<Box<Held>>, ledger: Arc<Ledger>) -> Self {
-        Self { held: Some(Box::new(held)), returns, ledger }
-    }
+/// See the [module](super). Dropping the last one gives back what they hold.
+pub struct LeaseGroup {
+    whole: Arc<Whole>,
+    shows: bool,
+}
 
+impl Whole {
     pub(super) fn held(&self) -> &Held {
         self.held.as_deref().expect("invariant: there until it is dropped")
     }
 
-    pub(super) fn held_mut(&mut self) -> &mut Held {
-        self.held.as_deref_mut().expect("invariant: there until it is dropped")
+    /// For one volume more.
+    pub(crate) fn hold(self: &Arc<Self>) -> LeaseGroup {
+        LeaseGroup { whole: Arc::clone(self), shows: false }
+    }
+
+    /// What it lent, for as long as it is still good, and how long its login is, for a volume that has not seen it; nothing where
+    /// another group should take its place soon.
+    pub(crate) fn answer(&self, clock: &dyn Clock) -> Option<(Secret, Option<Duration>)> {
+        let held = self.held();
+        let terms = held.terms();
+        let ([lent], [ends], Some(answer)) = (&held.lent[..], &terms.leases[..], &terms.answer) else { return None };
+        let now = terms.as_of.map_or_else(|| clock.monotonic(), |(at, _)| at + terms.age(clock));
+        let left = ends.map(|ends| ends.saturating_duration_since(now));
+        let login = terms.login.map(|ends| ends.duration_since(clock.now()).unwrap_or_default());
+        // Who comes in the last third would have to replace it at once.
+        if terms.spent || left.is_some_and(|left| left <= lent.duration / 3) {
+            return None;
+        }
+        // Its id stays with the group, which alone prolongs it.
+        let lease =
+            Lease { id: SecretBytes::new(Vec::new()), duration: left.unwrap_or_default(), renewable: lent.renewable };
+        Some((Secret { lease: Some(lease), ..answer.secret() }, login))
+    }
+
+    /// Another group answers from now on.
+    pub(crate) fn forget_answer(&self) {
+        self.held().terms().answer = None;
+    }
+}
+
+impl LeaseGroup {
+    pub(super) fn new(held: Held, returns: UnboundedSender<Box<Held>>, ledger: Arc<Ledger>) -> Self {
+        Self { whole: Arc::new(Whole { held: Some(Box::new(held)), returns, ledger }), shows: false }
+    }
+
+    pub(super) fn held(&self) -> &Held {
+        self.whole.held()
+    }
+
+    /// Nobody else holds it before all of it is lent.
+    pub(super) fn held_mut(&mut self) -> Option<&mut Held> {
+        Arc::get_mut(&mut self.whole)?.held.as_deref_mut()
+    }
+
+    /// What other volumes may hold, too.
+    pub(crate) fn whole(&self) -> &Arc<Whole> {
+        &self.whole
+    }
+
+    /// The same group for one volume more.
+    pub fn hold(&self) -> Self {
+        self.whole.hold()
     }
 
     /// Its name.
@@ -165,7 +281,7 @@ impl LeaseGroup {
         &self.held().id
     }
 
-    /// The volume it was borrowed for.
+    /// The volume it was borrowed for first.
     pub fn subject(&self) -> &Subject {
         &self.held().subject
     }
@@ -175,14 +291,19 @@ impl LeaseGroup {
         &self.held().identity
     }
 
+    /// The one path that was asked, where all volumes of the identity may show what it lent.
+    pub fn shared(&self) -> Option<&str> {
+        self.held().shared.as_deref()
+    }
+
     /// When its login ends by itself, where it does.
     pub fn ends(&self) -> Option<SystemTime> {
-        self.held().ends
+        self.held().terms().login
     }
 
     /// When all that it lent has ended by itself; `None` where that is not known.
     pub fn over(&self) -> Option<Instant> {
-        self.lent().iter().map(|lent| lent.ends).collect::<Option<Vec<_>>>()?.into_iter().max()
+        self.held().terms().leases.iter().copied().collect::<Option<Vec<_>>>()?.into_iter().max()
     }
 
     /// What it holds; nothing of a group that an earlier process borrowed, which knows its login alone.
@@ -190,19 +311,34 @@ impl LeaseGroup {
         &self.held().lent
     }
 
-    /// Gives it back, and says why.
-    pub fn give_back(mut self, cause: Cause) {
-        self.held_mut().cause = cause;
+    /// Has no more to do with it, and says why, should nobody else hold it.
+    pub fn give_back(self, cause: Cause) {
+        self.held().terms().cause = cause;
     }
 
     /// Its volume shows what it lent.
-    pub fn shown(&self) {
-        self.ledger.shown(self.id());
+    pub fn shown(&mut self) {
+        if !std::mem::replace(&mut self.shows, true) {
+            let mut terms = self.held().terms();
+            terms.showing += 1;
+            self.whole.ledger.shown(self.id(), terms.showing);
+        }
     }
 
-    /// Its volume shows something else, and it stays until then.
-    pub fn replaced(&self, until: Instant) {
-        self.ledger.replaced(self.id(), until);
+    /// Its volume shows something else, and uses it until then.
+    pub fn replaced(&mut self, until: Instant) {
+        let mut terms = self.held().terms();
+        terms.used_until = terms.used_until.max(Some(until));
+        drop(terms);
+        self.hide();
+    }
+
+    fn hide(&mut self) {
+        if std::mem::take(&mut self.shows) {
+            let mut terms = self.held().terms();
+            terms.showing -= 1;
+            self.whole.ledger.hidden(self.id(), terms.showing, terms.used_until);
+        }
     }
 }
 
@@ -215,7 +351,14 @@ impl fmt::Debug for LeaseGroup {
 
 impl Drop for LeaseGroup {
     fn drop(&mut self) {
+        self.hide();
+    }
+}
+
+impl Drop for Whole {
+    fn drop(&mut self) {
         if let Some(held) = self.held.take() {
+            held.terms().answer = None;
             // Nobody listens any more where the process ends: the journal tells the next one.
             let _ = self.returns.send(held);
         }

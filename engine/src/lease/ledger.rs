@@ -10,7 +10,7 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-use super::group::{Cause, GroupId, Held};
+use super::group::{Cause, GroupId, Terms};
 use crate::audit::{Outcome, Subject};
 use crate::error::Error;
 use crate::fetch::Meter;
@@ -26,8 +26,12 @@ pub struct Ledger {
 /// How a group is.
 #[derive(Clone, Debug)]
 pub struct Standing {
-    /// The volume it was borrowed for.
+    /// The volume it was borrowed for first.
     pub subject: Subject,
+    /// Whether all volumes of its identity may show it.
+    pub shared: bool,
+    /// How many do.
+    pub volumes: usize,
     /// Who lent it.
     pub backend: BackendName,
     /// Which kind of backend that is.
@@ -130,22 +134,26 @@ impl Ledger {
         self.edit(group, |it| it.leases.get_or_insert_default().push(lease));
     }
 
-    pub(super) fn shown(&self, group: &GroupId) {
-        self.edit(group, |it| it.state = State::Shown);
+    pub(super) fn shown(&self, group: &GroupId, volumes: usize) {
+        self.edit(group, |it| (it.state, it.volumes) = (State::Shown, volumes));
     }
 
-    pub(super) fn replaced(&self, group: &GroupId, until: Instant) {
-        let kind = self.edit(group, |it| it.state = State::Replaced(until));
-        self.count(kind, Became::Replaced);
+    /// One volume fewer shows it; where none does, some may use it until then.
+    pub(super) fn hidden(&self, group: &GroupId, volumes: usize, until: Option<Instant>) {
+        let kind = self.edit(group, |it| it.volumes = volumes);
+        if let Some(until) = until.filter(|_| volumes == 0) {
+            self.edit(group, |it| it.state = State::Replaced(until));
+            self.count(kind, Became::Replaced);
+        }
     }
 
-    /// Its ends are others; whether that is `enough` to go on with it.
-    pub(super) fn prolonged(&self, held: &Held, enough: bool) {
-        let kind = self.edit(&held.id, |it| {
-            it.ends = held.ends;
-            it.leases.iter_mut().flatten().zip(&held.lent).for_each(|(lease, lent)| lease.ends = lent.ends);
+    /// Its ends are others.
+    pub(super) fn prolonged(&self, group: &GroupId, terms: &Terms) {
+        let kind = self.edit(group, |it| {
+            it.ends = terms.login;
+            it.leases.iter_mut().flatten().zip(&terms.leases).for_each(|(lease, ends)| lease.ends = *ends);
         });
-        self.count(kind.filter(|_| enough), Became::Prolonged);
+        self.count(kind.filter(|_| !terms.spent), Became::Prolonged);
     }
 
     pub(super) fn returning(&self, group: &GroupId, cause: Cause, now: Instant) {

@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use tracing::{debug, warn};
 
 use super::entry::Entry;
-use super::group::{Cause, GroupId, Held, LeaseGroup, Lent};
+use super::group::{Cause, GroupId, Held, LeaseGroup, Lent, Terms};
 use super::ledger::{Lease, Ledger, Standing, State};
 use super::{Journal, Returns};
 use crate::audit::{Auditor, Subject};
@@ -19,7 +19,7 @@ use crate::backend::{BackendError, BackendErrorKind, Identity, Session};
 use crate::clock::Clock;
 use crate::error::Error;
 use crate::fetch::{BackendHandle, Backends, Fetcher};
-use crate::keep::Keep;
+use crate::keep::{Keep, KeptSecret};
 use crate::names::BackendName;
 use crate::projection::DigestKey;
 use crate::secret::{Secret, SecretBytes};
@@ -106,27 +106,29 @@ impl Lender {
     }
 
     /// Begins a group with a login that was just made, and writes it down. Nothing may be asked for with it before.
-    /// `None` where nothing of the login could be given back: it is the platform's own, or there was none.
+    /// `None` where nothing of the login could be given back: it is the platform's own, or there was none. `shared` is the one
+    /// path that is asked, where all volumes of the identity may show what it lends.
     pub(crate) async fn begin(
         &self,
-        subject: &Subject,
-        identity: &Identity,
+        (subject, identity): (&Subject, &Identity),
         handle: &Arc<BackendHandle>,
         session: &dyn Session,
+        shared: Option<&str>,
     ) -> Result<Option<LeaseGroup>, Error> {
         let Some(credential) = session.credential() else { return Ok(None) };
         let ends = session.login().ttl.map(|ttl| self.clock.now() + ttl);
         let kind = handle.backend.kind();
-        let entry = Entry::new(subject, identity, kind).with(credential.expose())?;
+        let entry = Entry::new(subject, identity, kind, shared).with(credential.expose())?;
         let held = Held {
             id: GroupId::random()?,
             subject: subject.clone(),
             identity: identity.clone(),
+            shared: shared.map(str::to_owned),
             handle: Some(Arc::clone(handle)),
             credential: self.keep.keep(credential)?,
-            ends,
             lent: Vec::new(),
-            cause: Cause::Undelivered,
+            terms: Mutex::new(Terms::new(ends, Cause::Undelivered)),
+            turn: tokio::sync::Mutex::default(),
         };
         // Before it is written down: an entry that is half there belongs to a group that is given back.
         let group = self.group(held, kind.to_owned(), (State::Delivering, Some(Vec::new())));
@@ -135,16 +137,23 @@ impl Lender {
         Ok(Some(group))
     }
 
-    /// The group holds what came with this answer, too.
+    /// The group holds what came with this answer, too; where others may show it, with its values.
     pub(crate) fn lent(&self, group: &mut LeaseGroup, path: &str, secret: &Secret) -> Result<(), Error> {
-        if let Some(lease) = &secret.lease {
-            let id = self.keep.keep(SecretBytes::from(lease.id.expose()))?;
-            let (duration, renewable) = (lease.duration, lease.renewable);
-            let ends = (!duration.is_zero()).then(|| self.clock.monotonic() + duration);
-            let listed = Lease { path: path.to_owned(), id: self.digests.lease_id(id.expose()), renewable, ends };
-            self.ledger.lent(group.id(), listed);
-            group.held_mut().lent.push(Lent { path: path.to_owned(), id, duration, renewable, ends });
-        }
+        let Some(lease) = &secret.lease else { return Ok(()) };
+        let id = self.keep.keep(SecretBytes::from(lease.id.expose()))?;
+        let (duration, renewable) = (lease.duration, lease.renewable);
+        let now = self.clock.monotonic();
+        let ends = (!duration.is_zero()).then(|| now + duration);
+        let listed = Lease { path: path.to_owned(), id: self.digests.lease_id(id.expose()), renewable, ends };
+        self.ledger.lent(group.id(), listed);
+        let held = group.held_mut().ok_or_else(|| Error::internal("a lease group is lent more after it was shared"))?;
+        let answer = held.shared.is_some().then(|| KeptSecret::keep(self.keep.as_ref(), secret)).transpose()?;
+        let mut terms = held.terms();
+        terms.leases.push(ends);
+        terms.as_of = Some((now, self.clock.now()));
+        terms.answer = answer;
+        drop(terms);
+        held.lent.push(Lent { path: path.to_owned(), id, duration, renewable });
         Ok(())
     }
 
@@ -159,42 +168,55 @@ impl Lender {
             id,
             subject: entry.subject(),
             identity: entry.identity,
+            shared: entry.shared,
             handle: None,
             credential: self.keep.keep(credential)?,
-            // It may have been prolonged since it was written down: only its backend knows.
-            ends: None,
             lent: Vec::new(),
-            cause: Cause::Orphaned,
+            // It may have been prolonged since it was written down: only its backend knows when it ends.
+            terms: Mutex::new(Terms::new(None, Cause::Orphaned)),
+            turn: tokio::sync::Mutex::default(),
         };
         Ok(self.group(held, entry.kind, (State::Found, None)))
     }
 
     fn group(&self, held: Held, kind: String, (state, leases): (State, Option<Vec<Lease>>)) -> LeaseGroup {
-        let (subject, backend) = (held.subject.clone(), held.identity.backend.clone());
-        self.ledger.open(&held.id, Standing { subject, backend, kind, state, ends: held.ends, leases });
+        let (subject, backend, shared) = (held.subject.clone(), held.identity.backend.clone(), held.shared.is_some());
+        let ends = held.terms().login;
+        self.ledger.open(&held.id, Standing { subject, shared, volumes: 0, backend, kind, state, ends, leases });
         LeaseGroup::new(held, self.returns.clone(), Arc::clone(&self.ledger))
     }
 
     /// Prolongs the login first, because what it lent ends with it, then each lease. Where that is not enough, or cannot be
-    /// said, something else has to take its place: whoever asks for that hears why, too.
-    pub async fn prolong(&self, group: &mut LeaseGroup) -> Prolonged {
+    /// said, something else has to take its place: whoever asks for that hears why, too. Of the volumes that share a group,
+    /// one prolongs it for all.
+    pub async fn prolong(&self, group: &LeaseGroup) -> Prolonged {
         let held = group.held();
         if held.lent.is_empty() || !held.lent.iter().all(|lent| lent.renewable) {
             return Prolonged::Not;
         }
+        let _turn = held.turn.lock().await;
         let (asked, begun) = (self.clock.now(), self.clock.monotonic());
+        if let Some(known) = held.terms().still_prolonged(self.clock.as_ref()) {
+            return known;
+        }
         match self.ask_for_more(held).await {
-            Ok(Some(more)) => {
-                let held = group.held_mut();
-                held.ends = Some(asked + more.login);
-                held.lent.iter_mut().zip(&more.left).for_each(|(lent, left)| lent.ends = Some(begun + *left));
-                self.ledger.prolonged(held, more.enough);
-                if more.enough { Prolonged::For(more.life) } else { Prolonged::Not }
+            Ok(Some(More { login, left, life, enough })) => {
+                let mut terms = held.terms();
+                terms.login = Some(asked + login);
+                terms.leases = left.into_iter().map(|left| Some(begun + left)).collect();
+                (terms.as_of, terms.prolonged) = (Some((begun, asked)), Some(life));
+                terms.spent = !enough;
+                self.ledger.prolonged(&held.id, &terms);
+                if enough { Prolonged::For(life) } else { Prolonged::Not }
             }
-            Ok(None) => Prolonged::Not,
+            Ok(None) => {
+                held.terms().spent = true;
+                Prolonged::Not
+            }
             Err(error) => {
                 debug!(group = %held.id, backend = %held.identity.backend, %error, "a lease group was not prolonged");
                 if is_final(error.kind) {
+                    held.terms().spent = true;
                     self.say_refused(&held.identity, &error);
                 }
                 Prolonged::Not

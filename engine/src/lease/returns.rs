@@ -48,7 +48,6 @@ impl Returns {
                 Some(()) = under_way.next() => {}
                 held = self.returned.recv() => {
                     let Some(held) = held else { return };
-                    self.lender.ledger.returning(&held.id, held.cause, self.lender.clock.monotonic());
                     under_way.push(give_back(&self.lender, &wide, held));
                 }
             }
@@ -58,6 +57,8 @@ impl Returns {
 
 async fn give_back(lender: &Lender, wide: &Semaphore, held: Box<Held>) {
     let mut wait = FIRST_RETRY;
+    let (cause, ends) = held.end();
+    lender.ledger.returning(&held.id, cause, lender.clock.monotonic());
     let outcome = loop {
         let asked = {
             // The semaphore is never closed.
@@ -66,13 +67,13 @@ async fn give_back(lender: &Lender, wide: &Semaphore, held: Box<Held>) {
         };
         match asked {
             Ok(()) => break Outcome::Success,
-            Err(error) if lender.is_over(held.ends) => {
+            Err(error) if lender.is_over(ends) => {
                 debug!(group = %held.id, %error, "a lease group has ended by itself");
                 break Outcome::Failure(error.kind.into());
             }
             Err(error) if is_final(error.kind) => {
                 warn!(
-                    group = %held.id, backend = %held.identity.backend, volume_id = held.subject.volume, ends = ?held.ends, %error,
+                    group = %held.id, backend = %held.identity.backend, volume_id = held.subject.volume, ?ends, %error,
                     "a login is not ended: it is over, or was being ended when the driver died, or its policies lack update on \
                      auth/token/revoke-self, which the policy `default` has; what it lent ends at its own time at the latest"
                 );
@@ -93,13 +94,13 @@ async fn give_back(lender: &Lender, wide: &Semaphore, held: Box<Held>) {
         // The next process gives it back once more, and hears that it is gone.
         warn!(group = %held.id, %error, "the journal still names a lease group that is given back");
     }
-    lender.ledger.close(&held.id, held.cause, &outcome);
+    lender.ledger.close(&held.id, cause, &outcome);
     lender.auditor.record(Event::Revoked {
         subject: held.subject.clone(),
         identity: held.identity.clone(),
         group: held.id.to_string(),
         leases: held.lent.len(),
-        cause: held.cause,
+        cause,
         outcome,
     });
 }

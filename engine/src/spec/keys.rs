@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::spec::backend::VaultSpec;
 use crate::spec::form::Form;
 use crate::spec::rules::{self, Rule};
-use crate::spec::volume::OnStale;
+use crate::spec::volume::{LeaseScope, OnStale};
 
 /// One map in a class.
 #[derive(Debug)]
@@ -520,13 +520,23 @@ pub static VOLUME: Table = Table {
 pub static LEASES: Table = Table {
     path: "spec.leases",
     about: "What becomes of credentials that were made for the volume: dynamic database users and other leases.",
-    keys: &[key(
-        "overlap",
-        seconds(0, 3600),
-        "`30s`",
-        "How long a credential stays valid after another one took its place, up to 1h; at least `keepPrevious`.",
-    )],
-    later: &["scope"],
+    keys: &[
+        key(
+            "overlap",
+            seconds(0, 3600),
+            "`30s`",
+            "How long a credential stays valid after another one took its place, up to 1h; at least `keepPrevious`.",
+        ),
+        key(
+            "scope",
+            Form::OneOf(LeaseScope::WORDS),
+            "`volume`",
+            "Who shares a credential. `volume`: nobody. `serviceAccount`: the volumes of a service account on a node show one for \
+             each path that they ask, and the last of them gives it back. Where the backend tells the pods of an account apart \
+             (`auth.jwt` without `sharePods`), or none from the others (`auth.appRole`, `auth.certificate`), each volume has its own.",
+        ),
+    ],
+    later: &[],
     rules: &[],
 };
 

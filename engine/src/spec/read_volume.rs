@@ -14,7 +14,7 @@ use crate::spec::keys;
 use crate::spec::rules;
 use crate::spec::section::{Field, Section};
 use crate::spec::values;
-use crate::spec::volume::{FileSpec, MaxStale, OnStale, Refresh, Select, VolumeSpec};
+use crate::spec::volume::{FileSpec, LeaseScope, MaxStale, OnStale, Refresh, Select, VolumeSpec};
 
 /// Reads `spec`.
 pub(super) fn read(field: &Field<'_>) -> Result<VolumeSpec, Error> {
@@ -32,12 +32,15 @@ pub(super) fn read(field: &Field<'_>) -> Result<VolumeSpec, Error> {
             files.push(file);
         }
         let keep_previous = spec.get("keepPrevious").map_or(Ok(VolumeSpec::DEFAULT_KEEP_PREVIOUS), values::duration)?;
-        let overlap = spec.get("leases").map_or_else(|| Ok(VolumeSpec::DEFAULT_OVERLAP), |it| it.map(overlap))?;
+        let (overlap, lease_scope) = spec
+            .get("leases")
+            .map_or_else(|| Ok((VolumeSpec::DEFAULT_OVERLAP, LeaseScope::default())), |it| it.map(leases))?;
         let refresh = spec.get("refresh").map_or_else(|| Ok(Refresh::default()), |it| it.map(refresh))?;
         Ok(VolumeSpec {
             refresh,
             keep_previous,
             overlap: overlap.max(keep_previous),
+            lease_scope,
             max_stale: max_stale(spec, refresh.every)?,
             size: spec.get("size").map(values::size).transpose()?,
             files,
@@ -65,8 +68,10 @@ fn max_stale(spec: &Section<'_>, every: Duration) -> Result<Option<MaxStale>, Er
     Ok(Some(MaxStale { after, then }))
 }
 
-fn overlap(leases: &Section<'_>) -> Result<Duration, Error> {
-    leases.get("overlap").map_or(Ok(VolumeSpec::DEFAULT_OVERLAP), values::duration)
+fn leases(leases: &Section<'_>) -> Result<(Duration, LeaseScope), Error> {
+    let overlap = leases.get("overlap").map_or(Ok(VolumeSpec::DEFAULT_OVERLAP), values::duration)?;
+    let shared = leases.get("scope").map(values::one_of).transpose()? == Some(LeaseScope::ServiceAccount.as_str());
+    Ok((overlap, if shared { LeaseScope::ServiceAccount } else { LeaseScope::Volume }))
 }
 
 fn file(file: &Section<'_>) -> Result<FileSpec, Error> {

@@ -17,6 +17,8 @@ pub struct VolumeSpec {
     pub keep_previous: Duration,
     /// How long what was lent stays valid after something else took its place; never less than `keep_previous`.
     pub overlap: Duration,
+    /// Who shares what is lent.
+    pub lease_scope: LeaseScope,
     /// What becomes of files that the backends could not confirm for long; nothing where absent.
     pub max_stale: Option<MaxStale>,
     /// Size of the tmpfs in bytes; where absent it starts at 1 MiB and grows with what has to fit.
@@ -30,6 +32,29 @@ impl VolumeSpec {
     pub const DEFAULT_KEEP_PREVIOUS: Duration = Duration::from_secs(10);
     /// How long what was lent stays valid after a swap where the class does not say.
     pub const DEFAULT_OVERLAP: Duration = Duration::from_secs(30);
+}
+
+/// Who shares what is lent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum LeaseScope {
+    /// Each volume has its own.
+    #[default]
+    Volume,
+    /// The volumes of a service account on a node have one for each path that they ask.
+    ServiceAccount,
+}
+
+impl LeaseScope {
+    /// What a class says for each.
+    pub const WORDS: &[&str] = &["volume", "serviceAccount"];
+
+    /// As a class says it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Volume => "volume",
+            Self::ServiceAccount => "serviceAccount",
+        }
+    }
 }
 
 /// How old files may be that the backends cannot confirm.

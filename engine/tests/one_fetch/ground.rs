@@ -64,7 +64,7 @@ impl Node {
                 class: VolumeClassName::parse("app-db").unwrap(),
             };
             let scope = Scope::open(auditor, subject, ask.purpose);
-            let result = match Fetch::plan(&fetcher, &lender, &scope, &ask.tokens(), NOW, ask.grants()) {
+            let result = match Fetch::plan(&fetcher, &lender, &scope, &ask.tokens(), NOW, ask.grants(), None) {
                 Ok(fetch) => fetch.run(ask.known.as_deref()).await,
                 Err(error) => Err(error),
             };

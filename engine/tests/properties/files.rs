@@ -220,6 +220,7 @@ proptest! {
             refresh: Refresh::default(),
             keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
             overlap: VolumeSpec::DEFAULT_OVERLAP,
+            lease_scope: Default::default(),
             max_stale: None,
             size: None,
             files,

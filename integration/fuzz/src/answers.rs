@@ -58,6 +58,7 @@ fn secret(read: Option<Secret>, body: &[u8], at: &str) {
         refresh: Refresh::default(),
         keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
         overlap: VolumeSpec::DEFAULT_OVERLAP,
+        lease_scope: Default::default(),
         max_stale: None,
         size: None,
         files: vec![whole],

@@ -85,7 +85,7 @@ pub struct ListLeasesResponse {
     #[prost(message, repeated, tag = "2")]
     pub groups: ::prost::alloc::vec::Vec<LeaseGroup>,
 }
-/// One login that was made for a volume alone, and what was lent to it.
+/// One login that was made for a volume, or for the volumes of a service account, and what was lent to it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct LeaseGroup {
     /// As audit events name it.
@@ -93,7 +93,7 @@ pub struct LeaseGroup {
     pub id: ::prost::alloc::string::String,
     #[prost(enumeration = "LeaseState", tag = "2")]
     pub state: i32,
-    /// The volume it was borrowed for, which may be gone; as kubelet names it.
+    /// The volume it was borrowed for first, which may be gone; as kubelet names it. So are the pod and the class.
     #[prost(string, tag = "3")]
     pub volume: ::prost::alloc::string::String,
     #[prost(string, tag = "4")]
@@ -132,6 +132,12 @@ pub struct LeaseGroup {
     pub leases_known: bool,
     #[prost(message, repeated, tag = "16")]
     pub leases: ::prost::alloc::vec::Vec<Lease>,
+    /// Whether all volumes of the service account may show it.
+    #[prost(bool, tag = "17")]
+    pub shared: bool,
+    /// How many volumes do.
+    #[prost(uint32, tag = "18")]
+    pub volumes: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Lease {

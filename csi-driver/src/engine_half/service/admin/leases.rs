@@ -20,7 +20,7 @@ pub(super) fn list(plugin: &Plugin) -> Vec<LeaseGroup> {
 }
 
 fn group(plugin: &Plugin, id: &GroupId, standing: &Standing) -> LeaseGroup {
-    let Standing { subject, backend, state, ends, leases, kind: _ } = standing;
+    let Standing { subject, shared, volumes, backend, state, ends, leases, kind: _ } = standing;
     let clock = plugin.clock();
     let until = |at: SystemTime| at.duration_since(clock.now()).unwrap_or_default();
     let returning = if let State::Returning(returning) = state { Some(returning) } else { None };
@@ -48,6 +48,8 @@ fn group(plugin: &Plugin, id: &GroupId, standing: &Standing) -> LeaseGroup {
         last_error: failed.map(|(error, _)| failure(error)),
         leases_known: leases.is_some(),
         leases: leases.iter().flatten().map(lease).collect(),
+        shared: *shared,
+        volumes: u32::try_from(*volumes).unwrap_or(u32::MAX),
     }
 }
 
@@ -59,6 +61,10 @@ fn next(plugin: &Plugin, standing: &Standing) -> Option<Duration> {
         State::Delivering | State::Found => None,
         State::Shown => {
             let volume = VolumeId::try_from(standing.subject.volume.clone()).ok()?;
+            // Others show it still, each with a time of its own.
+            if standing.shared && plugin.volumes.get(&volume).is_none() {
+                return None;
+            }
             let ends = plugin.deadlines.next_end(&volume);
             // Where that time has come it is seen to now, or tried again at the volume's next deadline.
             Some(match ends {
