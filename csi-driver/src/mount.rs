@@ -11,6 +11,7 @@ mod table;
 
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::Path;
 
 pub use linux::{LinuxKernel, TooOld};
 
@@ -122,9 +123,9 @@ pub trait Kernel {
     /// The kernel's.
     fn mount_at(&self, directory: BorrowedFd<'_>) -> io::Result<Option<Mount>>;
 
-    /// The devices of all volumes that are mounted, whoever made them.
+    /// The devices of all volumes that are mounted beneath a directory, whoever made them.
     ///
     /// # Errors
     /// The kernel's.
-    fn volumes(&self) -> io::Result<Vec<u64>>;
+    fn volumes(&self, beneath: &Path) -> io::Result<Vec<u64>>;
 }

@@ -126,6 +126,15 @@ impl Postgres {
         Ok(client)
     }
 
+    /// Makes a role that may log in, for somebody else to give it a password.
+    ///
+    /// # Errors
+    /// When the server does not answer, or has it.
+    pub async fn make_role(&self, role: &str) -> Result<()> {
+        let administrator = self.log_in(ADMINISTRATOR, PASSWORD).await?;
+        Ok(administrator.batch_execute(&format!("create role \"{role}\" with login")).await?)
+    }
+
     /// The roles that were made here to log in with, whether or not their time is over.
     ///
     /// # Errors

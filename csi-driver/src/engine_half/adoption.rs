@@ -35,6 +35,8 @@ use crate::protocol::VolumeId;
 const UNTIL_READ: Refresh = Refresh { every: Duration::from_secs(60), jitter_percent: 50 };
 /// Old generations that were found stay this long: whoever made them may have promised as much to a reader.
 const KEEP_FOUND: Duration = Duration::from_secs(60);
+/// Kubelet has published every volume of its pods again by then, many times: what is not known then is not ours.
+const KNOWN_BY_THEN: Duration = Duration::from_secs(600);
 
 /// Reads what an earlier engine half borrowed, for the volumes that are about to be taken over. What does not open was
 /// sealed before the node was rebooted: nobody can give it back, and its leases end at their own time.
@@ -98,7 +100,15 @@ pub async fn adopt(plugin: &Arc<Plugin>) -> Result<usize, Error> {
     }
     let any_unknown = failed || plugin.mounts.any_unknown().await?;
     plugin.any_unknown.store(any_unknown, Ordering::Relaxed);
-    if !any_unknown {
+    if any_unknown {
+        let (until, plugin) = (plugin.clock().monotonic() + KNOWN_BY_THEN, Arc::downgrade(plugin));
+        tokio::spawn(async move {
+            tokio::time::sleep_until(until).await;
+            if let Some(plugin) = plugin.upgrade() {
+                plugin.give_back_orphans();
+            }
+        });
+    } else {
         plugin.give_back_orphans();
     }
     crash_point!("adopt:done");

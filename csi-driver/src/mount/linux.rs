@@ -10,6 +10,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::fs::{AtFlags, Mode, OFlags, ResolveFlags, StatxFlags, openat2, statx};
 use rustix::io::Errno;
@@ -184,8 +185,8 @@ impl Kernel for LinuxKernel {
         table::mount_at(directory)
     }
 
-    fn volumes(&self) -> io::Result<Vec<u64>> {
-        table::volumes()
+    fn volumes(&self, beneath: &Path) -> io::Result<Vec<u64>> {
+        table::volumes(beneath)
     }
 }
 

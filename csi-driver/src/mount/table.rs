@@ -11,6 +11,7 @@
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 
 use evanesce_runtime::seccomp::SYS_STATMOUNT;
 use rustix::fs::{AtFlags, StatxAttributes, StatxFlags, statx};
@@ -106,19 +107,27 @@ fn parse_statmount(answer: &[u8]) -> Option<Mount> {
     Some(Mount { root: text_at(ROOT)?, fs_type: text_at(FS_TYPE)?, source: text_at(SOURCE)?, options })
 }
 
-/// The devices of all volumes in the mount table.
+/// The devices of all volumes in the mount table whose targets lie beneath a directory.
 ///
 /// # Errors
 /// The kernel's.
-pub(super) fn volumes() -> io::Result<Vec<u64>> {
-    let volume = |line: &str| {
-        let mut numbers = line.split(' ');
-        let (id, _parent, device) = (numbers.next()?.parse().ok()?, numbers.next()?, numbers.next()?);
-        let (major, minor) = device.split_once(':')?;
-        parse_mountinfo(line, id)?.is_volume().then_some(())?;
-        Some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
-    };
-    Ok(read_table()?.lines().filter_map(volume).collect())
+pub(super) fn volumes(beneath: &Path) -> io::Result<Vec<u64>> {
+    Ok(read_table()?.lines().filter_map(|line| volume(line, beneath)).collect())
+}
+
+fn volume(line: &str, beneath: &Path) -> Option<u64> {
+    let mut fields = line.split(' ');
+    let (id, _parent, device) = (fields.next()?.parse().ok()?, fields.next()?, fields.next()?);
+    let (_root, target) = (fields.next()?, fields.next()?);
+    let (major, minor) = device.split_once(':')?;
+    let is_ours = parse_mountinfo(line, id)?.is_volume() && Path::new(&unescaped(target)).starts_with(beneath);
+    is_ours.then_some(rustix::fs::makedev(major.parse().ok()?, minor.parse().ok()?))
+}
+
+/// A path of the mount table: blanks, tabs, line feeds and backslashes are octal in it (proc_pid_mountinfo(5)).
+fn unescaped(path: &str) -> String {
+    let octals = [("\\040", " "), ("\\011", "\t"), ("\\012", "\n"), ("\\134", "\\")];
+    octals.iter().fold(path.to_owned(), |path, (octal, byte)| path.replace(octal, byte))
 }
 
 fn from_table(id: u64) -> io::Result<Option<Mount>> {
@@ -166,6 +175,16 @@ mod tests {
         assert!(parse_mountinfo("36 35 98:0 / /x ro - tmpfs evanesce rw", 36).unwrap().is_volume());
         for other in ["37 35 98:0 / /x ro - tmpfs evanesce rw", "36 35 98:0 / /x ro", "", "36"] {
             assert!(parse_mountinfo(other, 36).is_none());
+        }
+    }
+
+    #[test]
+    fn a_volume_is_found_beneath_its_directory_alone() {
+        let line = |target: &str| format!("36 35 0:98 / {target} ro - tmpfs evanesce rw");
+        let found = |target: &str| volume(&line(target), Path::new("/var/lib/a b/pods"));
+        assert_eq!(found("/var/lib/a\\040b/pods/uid/mount"), Some(rustix::fs::makedev(0, 98)));
+        for elsewhere in ["/var/lib/a\\040b/pods-2/uid/mount", "/var/lib/a", "/elsewhere"] {
+            assert_eq!(found(elsewhere), None, "{elsewhere}");
         }
     }
 

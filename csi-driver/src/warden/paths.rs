@@ -21,6 +21,8 @@ use crate::protocol::{TargetPath, WardenError};
 pub struct PodsDir {
     directory: OwnedFd,
     path: PathBuf,
+    /// The same without symbolic links, as the mount table has it.
+    real: PathBuf,
 }
 
 /// A target's parent directory, held, and the name in it.
@@ -39,7 +41,12 @@ impl PodsDir {
     pub fn open(path: &Path) -> io::Result<Self> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = rustix::fs::open(path, flags, Mode::empty())?;
-        Ok(Self { directory, path: path.to_owned() })
+        Ok(Self { directory, path: path.to_owned(), real: path.canonicalize()? })
+    }
+
+    /// Where it is, without symbolic links.
+    pub fn real_path(&self) -> &Path {
+        &self.real
     }
 
     /// Finds the directory that the target is to be made in.

@@ -142,7 +142,7 @@ mod tests {
             unreachable!()
         }
 
-        fn volumes(&self) -> io::Result<Vec<u64>> {
+        fn volumes(&self, _: &Path) -> io::Result<Vec<u64>> {
             unreachable!()
         }
     }

@@ -241,7 +241,7 @@ impl<K: Kernel> Volumes<K> {
     /// # Errors
     /// The mount table cannot be read.
     pub fn any_unknown(&self) -> Result<bool, WardenError> {
-        let mounted = self.kernel.volumes().map_err(failed("reading the mount table"))?;
+        let mounted = self.kernel.volumes(self.pods.real_path()).map_err(failed("reading the mount table"))?;
         let given = |device: &u64| self.kept.values().any(|kept| kept.given && kept.device == *device);
         Ok(!mounted.iter().all(given))
     }

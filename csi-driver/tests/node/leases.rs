@@ -175,6 +175,19 @@ async fn an_engine_half_that_starts_gives_back_what_no_volume_shows() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_unknown_volume_may_show_is_kept_for_as_long_as_kubelet_may_tell_of_it() {
+    let (node, pod) = leased(LEASE).await;
+    node.mounts.set_record(pod.volume_id(), b"damaged".to_vec());
+    let node = node.restart().await;
+    advance(600 * SECOND - SECOND).await;
+    settle().await;
+    assert_eq!((node.backend.lent().len(), node.revoked().len()), (1, 0));
+    advance(2 * SECOND).await;
+    until("the orphan is back", || node.revoked() == [(Cause::Orphaned, true)]).await;
+    node.assert_nothing_lent();
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_orphan_that_was_prolonged_is_not_given_up_when_its_first_end_has_passed() {
     let node = Node::new().await;
     node.backend.lease("kv/db", 12 * HOUR);

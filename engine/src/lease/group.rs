@@ -157,6 +157,8 @@ pub(super) struct Terms {
     pub(super) prolonged: Option<Duration>,
     /// It is not prolonged any more.
     pub(super) spent: bool,
+    /// When an attempt to prolong it failed last.
+    pub(super) failed: Option<Instant>,
     /// What it lent, for the volumes that are yet to come.
     pub(super) answer: Option<KeptSecret>,
     /// How many volumes show it.
@@ -170,14 +172,14 @@ pub(super) struct Terms {
 impl Terms {
     /// Those of a group that is given back for this reason if nothing comes of it.
     pub(super) fn new(login: Option<SystemTime>, cause: Cause) -> Self {
-        let (leases, as_of, prolonged, spent) = (Vec::new(), None, None, false);
-        Self { login, leases, as_of, prolonged, spent, answer: None, showing: 0, used_until: None, cause }
+        let (leases, as_of, prolonged, spent, failed) = (Vec::new(), None, None, false, None);
+        Self { login, leases, as_of, prolonged, spent, failed, answer: None, showing: 0, used_until: None, cause }
     }
 
-    /// What an attempt to prolong it came to that is as good as another one now: one that failed for good, or one that was made
-    /// a moment ago, as seen from its life.
-    pub(super) fn still_prolonged(&self, clock: &dyn Clock) -> Option<Prolonged> {
-        if self.spent {
+    /// What an attempt to prolong it came to that is as good as another one for who `came` then: one that failed for good or since,
+    /// or one that was made a moment ago, as seen from its life.
+    pub(super) fn still_prolonged(&self, came: Instant, clock: &dyn Clock) -> Option<Prolonged> {
+        if self.spent || self.failed.is_some_and(|at| at >= came) {
             return Some(Prolonged::Not);
         }
         let (life, since) = (self.prolonged?, self.age(clock));

@@ -194,9 +194,10 @@ impl Lender {
         if held.lent.is_empty() || !held.lent.iter().all(|lent| lent.renewable) {
             return Prolonged::Not;
         }
+        let came = self.clock.monotonic();
         let _turn = held.turn.lock().await;
         let (asked, begun) = (self.clock.now(), self.clock.monotonic());
-        if let Some(known) = held.terms().still_prolonged(self.clock.as_ref()) {
+        if let Some(known) = held.terms().still_prolonged(came, self.clock.as_ref()) {
             return known;
         }
         match self.ask_for_more(held).await {
@@ -215,8 +216,10 @@ impl Lender {
             }
             Err(error) => {
                 debug!(group = %held.id, backend = %held.identity.backend, %error, "a lease group was not prolonged");
+                let mut terms = held.terms();
+                terms.failed = Some(self.clock.monotonic());
                 if is_final(error.kind) {
-                    held.terms().spent = true;
+                    terms.spent = true;
                     self.say_refused(&held.identity, &error);
                 }
                 Prolonged::Not

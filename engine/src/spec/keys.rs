@@ -533,7 +533,7 @@ pub static LEASES: Table = Table {
             "`volume`",
             "Who shares a credential. `volume`: nobody. `serviceAccount`: the volumes of a service account on a node show one for \
              each path that they ask, and the last of them gives it back. Where the backend tells the pods of an account apart \
-             (`auth.jwt` without `sharePods`), or none from the others (`auth.appRole`, `auth.certificate`), each volume has its own.",
+             (`auth.jwt` without `sharePods`), or none from the others (`auth.appRole`, `auth.cert`), each volume has its own.",
         ),
     ],
     later: &[],
