@@ -18,6 +18,10 @@ pub const FIRST_PUBLISHES: Count = /*                         */ Count::new(100,
 pub const REFRESHES: Count = /*                               */ Count::new(300, 10_000);
 /// Swaps of a volume's files under the eyes of reading threads.
 pub const SWAPS: Count = /*                                   */ Count::new(2_000, 10_000);
+/// Rotations of a certificate and its key under the eyes of reading threads.
+pub const PAIR_ROTATIONS: Count = /*                          */ Count::new(10_000, 10_000);
+/// Rotations of the same while applications start.
+pub const STARTS_IN_ROTATIONS: Count = /*                     */ Count::new(2_000, 10_000);
 /// Publishes of one volume at the same time.
 pub const CONCURRENT_PUBLISHES: Count = /*                    */ Count::new(20, 200);
 /// Calls at the same time at few volumes, some of which are not waited for.

@@ -1,20 +1,15 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Readers of a volume that is refreshed without pause, on a real tmpfs: the two safe ways of reading never see a mixed or
-//! missing set, and the unsafe one is measured. `docs/reading-secrets.md` has the figure.
-
-#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
-#![allow(clippy::print_stdout, reason = "the measured rate is what a reader of the test's output looks for")]
+//! A volume on a real tmpfs that is refreshed without pause.
 
 use std::collections::VecDeque;
-use std::fs::{self, File};
-use std::io::read_to_string;
+use std::fs::File;
 use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -38,16 +33,8 @@ use evanesce_engine::workload::Workload;
 use rustix::fs::{Mode as Bits, OFlags, openat};
 use tokio::time::Instant;
 
-#[path = "../../integration/src/counts.rs"]
-#[allow(dead_code, unreachable_pub, reason = "the one table of counts; its other rows are for other tests")]
-mod counts;
-
 /// How many old generations there may be before the swaps wait for the slowest reader.
 const KEPT: usize = 64;
-
-/// How a round is written, and how far apart the combined file's copies of it are: not within one page.
-const DIGITS: usize = 8;
-const GAP: usize = 8000;
 
 /// Everything is granted: the volume is a folder of a tmpfs that is there.
 struct Granted;
@@ -111,12 +98,10 @@ fn spec() -> VolumeSpec {
     }
 }
 
-/// Three files that say which round they are of; the third says it twice, far apart.
-fn projection(round: u32) -> Projection {
-    let round = format!("{round:0DIGITS$}");
-    let both = format!("{round}{}{round}", " ".repeat(GAP));
+/// Files of the pod's own.
+pub(crate) fn files<'a>(files: impl IntoIterator<Item = (&'a str, String)>) -> Projection {
     let mut projection = Projection::default();
-    for (path, text) in [("username", round.clone()), ("password", round), ("both", both)] {
+    for (path, text) in files {
         let bytes = SecretBytes::new(text.into_bytes());
         let file = projection::File { bytes, mode: Mode::OWNER_READS, uid: 0, gid: 0 };
         projection.add(FilePath::parse(path).unwrap(), file).unwrap();
@@ -124,7 +109,16 @@ fn projection(round: u32) -> Projection {
     projection
 }
 
-fn volume(root: &Path) -> Volume {
+/// Opens `..data` once and everything beneath what it holds.
+pub(crate) fn read_beneath<const N: usize>(root: &Path, names: [&str; N]) -> [String; N] {
+    let generation = File::open(root.join("..data")).unwrap();
+    names.map(|name| {
+        let file = openat(&generation, name, OFlags::RDONLY | OFlags::CLOEXEC, Bits::empty()).unwrap();
+        std::io::read_to_string(File::from(file)).unwrap()
+    })
+}
+
+pub(crate) fn volume(root: &Path) -> Volume {
     let id: VolumeId = "csi-1".parse().unwrap();
     let workload = Workload {
         namespace: Namespace::parse("payments").unwrap(),
@@ -158,7 +152,7 @@ fn volume(root: &Path) -> Volume {
 }
 
 /// How many reads each reader has finished; one that ended does not hold up the swaps.
-struct Finished<'a>(&'a AtomicU64);
+pub(crate) struct Finished<'a>(pub(crate) &'a AtomicU64);
 
 impl Drop for Finished<'_> {
     fn drop(&mut self) {
@@ -168,7 +162,12 @@ impl Drop for Finished<'_> {
 
 /// Shows round after round. What keepPrevious promises in time is kept here in reads, for the swaps are faster than any
 /// clock: a generation stays until every read that began before it was replaced has ended.
-async fn refresh(volume: &Volume, rounds: Range<u32>, readers: &[AtomicU64]) {
+pub(crate) async fn refresh(
+    volume: &Volume,
+    rounds: Range<u32>,
+    projection: impl Fn(u32) -> Projection,
+    readers: &[AtomicU64],
+) {
     let mut state = volume.state.lock().await;
     let mut retired = VecDeque::new();
     let digest = Projection::default().digest(&DigestKey::new(&[0; 32]));
@@ -194,94 +193,4 @@ async fn refresh(volume: &Volume, rounds: Range<u32>, readers: &[AtomicU64]) {
             }
         }
     }
-}
-
-/// What a reader saw.
-#[derive(Default)]
-struct Seen {
-    reads: u64,
-    mixed: u64,
-    rounds: u64,
-    last: String,
-}
-
-impl Seen {
-    /// Counts a read of what should be of one round.
-    fn note(&mut self, parts: &[&str]) {
-        assert!(parts.iter().all(|part| !part.is_empty()), "an empty file: {parts:?}");
-        self.reads += 1;
-        self.mixed += u64::from(parts.iter().any(|part| *part != parts[0]));
-        if self.last != parts[0] {
-            self.rounds += 1;
-            parts[0].clone_into(&mut self.last);
-        }
-    }
-}
-
-/// The two copies of the round in the combined file.
-fn halves(both: &str) -> [&str; 2] {
-    assert_eq!(both.len(), 2 * DIGITS + GAP, "a torn file");
-    [&both[..DIGITS], &both[DIGITS + GAP..]]
-}
-
-/// Opens `..data` once and everything beneath what it holds.
-fn read_beneath(root: &Path, seen: &mut Seen) {
-    let generation = File::open(root.join("..data")).unwrap();
-    let [username, password, both] = ["username", "password", "both"].map(|name| {
-        let file = openat(&generation, name, OFlags::RDONLY | OFlags::CLOEXEC, Bits::empty()).unwrap();
-        read_to_string(File::from(file)).unwrap()
-    });
-    let [first, second] = halves(&both);
-    seen.note(&[&username, &password, first, second]);
-}
-
-/// Opens one file that holds all that belongs together.
-fn read_combined(root: &Path, seen: &mut Seen) {
-    seen.note(&halves(&fs::read_to_string(root.join("both")).unwrap()));
-}
-
-/// Opens two paths one after the other, as one should not.
-fn read_two_paths(root: &Path, seen: &mut Seen) {
-    let [username, password] = ["username", "password"].map(|name| fs::read_to_string(root.join(name)).unwrap());
-    seen.note(&[&username, &password]);
-}
-
-#[test]
-fn a_reader_that_opens_data_once_or_one_file_never_sees_a_mixed_or_missing_set() {
-    type Reader = fn(&Path, &mut Seen);
-    let readers: [(&str, Reader); 3] =
-        [("one open of ..data", read_beneath), ("one combined file", read_combined), ("two paths", read_two_paths)];
-    let folder = tempfile::tempdir_in("/dev/shm").unwrap();
-    let root = folder.path();
-    let volume = volume(root);
-    let swaps = counts::SWAPS.get();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    runtime.block_on(refresh(&volume, 0..1, &[]));
-    let (reads, stop) = (readers.map(|_| AtomicU64::new(0)), AtomicBool::new(false));
-    let seen = std::thread::scope(|scope| {
-        let threads: Vec<_> = readers
-            .iter()
-            .zip(&reads)
-            .map(|((_, read), reads)| {
-                let stop = &stop;
-                scope.spawn(move || {
-                    let finished = Finished(reads);
-                    let mut seen = Seen::default();
-                    while !stop.load(Ordering::Relaxed) {
-                        read(root, &mut seen);
-                        finished.0.fetch_add(1, Ordering::Release);
-                    }
-                    seen
-                })
-            })
-            .collect();
-        runtime.block_on(refresh(&volume, 1..swaps + 1, &reads));
-        stop.store(true, Ordering::Relaxed);
-        threads.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
-    });
-    for ((name, _), Seen { reads, mixed, rounds, .. }) in readers.iter().zip(&seen) {
-        println!("{name}: {reads} reads during {swaps} swaps saw {rounds} sets, {mixed} of them mixed");
-        assert!(*rounds > 10, "{name}: the reader saw no swaps");
-    }
-    assert_eq!((seen[0].mixed, seen[1].mixed), (0, 0));
 }
