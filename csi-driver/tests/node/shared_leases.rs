@@ -13,7 +13,7 @@ use evanesce_engine::spec::VolumeSpec;
 use evanesce_engine::spec::volume::LeaseScope;
 use evanesce_proto::kubelet::Publish;
 use evanesce_proto::node::node_admin_client::NodeAdminClient;
-use evanesce_proto::node::{LeaseGroup, ListLeasesRequest};
+use evanesce_proto::node::{LeaseGroup, ListLeasesRequest, RefreshRequest};
 use futures_util::future::join_all;
 use tokio::time::advance;
 use tonic::Code;
@@ -85,8 +85,9 @@ async fn another_account_and_an_account_that_was_made_again_have_their_own() {
     published(&node, 2).await;
     let other = pod_with(&node, "other", "web", &token("web", "sa-9", "web-0", "other"), FAR);
     let again = pod_with(&node, "again", "app", &token("app", "sa-2", "web-0", "again"), FAR);
-    let nobody = pod_with(&node, "nobody", "app", "t0ken", FAR);
-    for (pod, lent) in [(other, 2), (again, 3), (nobody, 4)] {
+    // A token that names no uid may be of either account.
+    let nobody = |uid| pod_with(&node, uid, "app", "t0ken", FAR);
+    for (pod, lent) in [(other, 2), (again, 3), (nobody("nobody"), 4), (nobody("no-other"), 5)] {
         node.publish(&pod).await.unwrap();
         assert_eq!(node.backend.lent().len(), lent);
     }
@@ -146,6 +147,28 @@ async fn it_is_replaced_once_for_all_and_stays_valid_for_the_overlap_of_the_last
     until("it is given back", || node.revoked() == [(Cause::Replaced, true)]).await;
     assert_ne!(node.backend.lent(), first);
     assert!(node.counts("evanesce_lease_renewals_total{backend=\"vault\",outcome=\"replaced\"} 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_refreshed_by_an_operator_takes_the_newest_or_makes_it() {
+    let node = node().await;
+    let pods = published(&node, 2).await;
+    let refresh = async |pod: &Publish, password| {
+        node.change(password);
+        let volumes = vec![pod.volume_id().to_owned()];
+        let wait = Some(SECOND.try_into().unwrap());
+        let request = RefreshRequest { volumes, wait };
+        NodeAdminClient::new(node.channel.clone()).refresh(request).await.unwrap();
+    };
+    refresh(&pods[0], "second").await;
+    node.assert_whole(&pods[0], "second");
+    node.assert_whole(&pods[1], "first");
+    refresh(&pods[1], "third").await;
+    node.assert_whole(&pods[1], "second");
+    assert_eq!(node.backend.counts().fetches, 2);
+    refresh(&pods[1], "fourth").await;
+    node.assert_whole(&pods[1], "fourth");
+    assert_eq!(node.backend.counts().fetches, 3);
 }
 
 #[tokio::test(start_paused = true)]
