@@ -42,7 +42,7 @@ use borrow::Borrowed;
 pub use fetcher::Fetcher;
 use fetcher::{Answer, Found, Order, is_static};
 use gate::Gate;
-pub use gate::Meter;
+pub use gate::{Meter, Wait};
 use login::Login;
 use question::Asker;
 pub use reuse::Bounds;

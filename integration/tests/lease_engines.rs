@@ -9,6 +9,7 @@
 use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::to_bytes;
@@ -184,19 +185,53 @@ async fn a_service_account_of_kubernetes_is_replaced_and_its_role_is_gone_with_i
     assert_eq!(elsewhere.made("/roles/"), 0, "a role is left");
 }
 
+/// An authority, and a role that issues certificates for so many seconds.
+async fn issues(admin: &Admin, lends: bool, seconds: u32) {
+    mount(admin, "pki").await;
+    let root = json!({"common_name": "root.example", "ttl": "1h", "key_type": "ec", "key_bits": 256});
+    admin.write("pki/root/generate/internal", &root).await.unwrap();
+    let role = json!({
+        "allow_any_name": true, "generate_lease": lends, "ttl": seconds, "key_type": "ec", "key_bits": 256,
+    });
+    admin.write("pki/roles/app", &role).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_without_a_lease_is_kept_over_a_restart_and_replaced_while_a_third_of_its_life_is_left() {
+    let args = "common_name: app.payments.example";
+    let engine = Engine { class: "tls", secret: "pki/issue/app", args, key: "serial_number" };
+    let mut world = world(&engine).await;
+    issues(world.backend.admin(), false, 24).await;
+    let pod = world.pod("payments", "app");
+    let volume = world.volume(&pod, "tls");
+    world.kubelet.publish(&volume).await.unwrap();
+    let begun = Instant::now();
+    let serial = || sight::text(volume.target_path(), "credential");
+    let issued = || world.backend.requests().unwrap().iter().filter(|it| it.path == "pki/issue/app").count();
+    let first = serial();
+    world.plugin.kill_and_restart().await.unwrap();
+    world.kubelet.publish(&world.volume(&pod, "tls")).await.unwrap();
+    assert_eq!((serial(), issued()), (first.clone(), 1), "one that is valid stays");
+    wait::until_ready_within(Duration::from_secs(40), "another one is shown", async || {
+        (serial() != first).then_some(())
+    })
+    .await;
+    // Two thirds of 24 s, less a tenth, and not much later; OpenBao dates certificates half a minute back.
+    let after = begun.elapsed();
+    assert!(after > Duration::from_secs(10) && after < Duration::from_secs(24), "{after:?}");
+    assert_eq!(issued(), 2);
+    let journal = world.plugin.csi_socket().with_file_name("leases");
+    let is_empty = || std::fs::read_dir(&journal).unwrap().next().is_none();
+    wait::until("logins that lent nothing are ended", is_empty).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_certificate_with_a_lease_is_replaced_and_revoked() {
     let args = "common_name: app.payments.example";
     let engine = Engine { class: "tls", secret: "pki/issue/app", args, key: "certificate" };
     let world = world(&engine).await;
     let admin = world.backend.admin();
-    mount(admin, "pki").await;
-    let root = json!({"common_name": "root.example", "ttl": "1h", "key_type": "ec", "key_bits": 256});
-    admin.write("pki/root/generate/internal", &root).await.unwrap();
-    let role = json!({
-        "allow_any_name": true, "generate_lease": true, "ttl": "6s", "key_type": "ec", "key_bits": 256,
-    });
-    admin.write("pki/roles/app", &role).await.unwrap();
+    issues(admin, true, 6).await;
     engine.live(&world).await;
     // Those that had ended by then are not on the list.
     assert!(!admin.list("pki/certs/revoked").await.unwrap().is_empty());

@@ -6,11 +6,18 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::time::{Duration, Instant};
+
 use evanesce_integration::gate::Fault;
+use evanesce_integration::openbao::OpenBao;
 use evanesce_integration::token_review::WorkloadName;
 use evanesce_integration::world::{Gated, PASSWORD, PASSWORD_FILE, Setup, World, lively_class};
 use evanesce_integration::{sight, wait};
 use evanesce_proto::kubelet::Publish;
+use serde_json::json;
+
+/// How long the real outage is; the class asks every second.
+const OUTAGE: Duration = Duration::from_secs(60);
 
 /// What [`lively_class`] says of the volume, to which a test adds.
 const KEEP: &str = "  keepPrevious: 2s\n";
@@ -29,6 +36,52 @@ fn marked(volume: &Publish) -> bool {
 
 fn shows_password(volume: &Publish) -> bool {
     volume.target_path().join("password").exists()
+}
+
+/// How long ago the volume that is stale for the longest was fresh, in seconds.
+async fn stalest(world: &World<OpenBao>) -> f64 {
+    let metrics = world.plugin.metrics().await.unwrap();
+    let value = metrics.lines().find_map(|line| line.strip_prefix("evanesce_volumes_stalest_seconds{} "));
+    value.unwrap().parse().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_minute_without_openbao_changes_no_file_ends_no_process_and_is_told_once_for_each_volume() {
+    let class = lively_class("lively", &[PASSWORD_FILE]);
+    let mut world = Setup::default().class(&class).limits("{timeout: 2s}").log("info").openbao().await.unwrap();
+    let volumes: Vec<_> = (0..3).map(|_| world.volume(&world.pod("payments", "app"), "lively")).collect();
+    for volume in &volumes {
+        world.kubelet.publish(volume).await.unwrap();
+    }
+    let shown = || volumes.iter().map(|volume| sight::shown(volume.target_path()).unwrap()).collect::<Vec<_>>();
+    let (before, processes) = (shown(), world.plugin.processes());
+    let told = |world: &World<OpenBao>, what: &str| world.plugin.log().matches(what).count();
+
+    world.backend.freeze();
+    let begun = Instant::now();
+    let mut stale = Vec::new();
+    while begun.elapsed() < OUTAGE {
+        for volume in &volumes {
+            assert_eq!(sight::text(volume.target_path(), "password"), PASSWORD);
+        }
+        stale.push(stalest(&world).await);
+        wait::a_moment().await;
+    }
+    assert_eq!((shown(), world.plugin.processes()), (before.clone(), processes));
+    assert!(stale.is_sorted() && stale.last() > Some(&50.0), "staleness is a number that grows: {:?}", stale.last());
+    assert_eq!(told(&world, "\"volume is stale: its pod keeps the last good files\""), 3, "{}", world.plugin.log());
+
+    world.backend.thaw();
+    let rotated = json!({"username": "app", "password": "rotated"});
+    world.backend.admin().put("kv", "payments/db", rotated).await.unwrap();
+    // A backend that failed is probed twice a minute, and whoever was held back comes when it has answered.
+    let fresh = async || {
+        let news = |volume: &Publish| sight::text(volume.target_path(), "password") == "rotated";
+        volumes.iter().all(news).then_some(())
+    };
+    wait::until_ready_within(Duration::from_secs(45), "every pod sees what is new", fresh).await;
+    wait::until_ready("nothing is stale any more", async || (stalest(&world).await == 0.0).then_some(())).await;
+    assert_eq!(told(&world, "\"volume is fresh again\""), 3, "{}", world.plugin.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -14,7 +14,7 @@ use evanesce_engine::class_dir::Counts;
 use evanesce_engine::clock::Clock;
 use evanesce_engine::deliver::Delivered;
 use evanesce_engine::error::{Error, Kind};
-use evanesce_engine::fetch::Meter;
+use evanesce_engine::fetch::{Meter, Wait};
 use evanesce_engine::lease::ledger::Became;
 use evanesce_runtime::label;
 use evanesce_runtime::metrics::{self as declared, Counter, Gauge, Histogram, Label, Unit};
@@ -51,10 +51,24 @@ label! {
 label! {
     /// Where a request to a backend is.
     pub enum Stage("stage") {
-        /// It waits for its turn (`limits.parallelPerNode`).
-        Waiting = "waiting",
+        /// It waits for the end of a probe of its backend, which is left alone.
+        Paused = "paused",
+        /// It waits for its time (`limits.requestsPerSecond`).
+        Paced = "paced",
         /// It was sent and is not answered yet.
         UnderWay = "under_way",
+        /// It waits for a free place (`limits.parallelPerNode`).
+        Waiting = "waiting",
+    }
+}
+
+label! {
+    /// What a probe found.
+    pub enum Probed("outcome") {
+        /// It did not answer.
+        Away = "away",
+        /// It answers.
+        Back = "back",
     }
 }
 
@@ -199,6 +213,7 @@ pub struct Metrics {
     answers: Counter<(Backend, AnswerSource)>,
     left_alone: Gauge<(Backend,)>,
     held_back: Counter<(Backend,)>,
+    probes: Counter<(Backend, Probed)>,
     last_refresh: Gauge<()>,
     class_watch_failures: Counter<()>,
     pod_events: Counter<(Written,)>,
@@ -243,6 +258,7 @@ impl Metrics {
                 "backend_requests_held_back",
                 "Requests that were not sent, because their backend is left alone",
             ),
+            probes: all.counter("backend_probes", "Requests that asked whether a backend that is left alone is back"),
             last_refresh: all.gauge(
                 "last_refresh_timestamp",
                 "When a refresh last succeeded, in Unix time; 0 before the first",
@@ -373,8 +389,13 @@ impl Metrics {
 }
 
 impl Meter for Metrics {
-    fn waiting(&self, kind: &'static str, more: i32) {
-        self.requests(kind, Stage::Waiting, more);
+    fn waiting(&self, kind: &'static str, wait: Wait, more: i32) {
+        let stage = match wait {
+            Wait::Probe => Stage::Paused,
+            Wait::Rate => Stage::Paced,
+            Wait::Turn => Stage::Waiting,
+        };
+        self.requests(kind, stage, more);
     }
 
     fn under_way(&self, kind: &'static str, more: i32) {
@@ -401,6 +422,13 @@ impl Meter for Metrics {
     fn held_back(&self, kind: &'static str) {
         if let Some(backend) = backend(kind) {
             self.held_back.inc((backend,));
+        }
+    }
+
+    fn probed(&self, kind: &'static str, is_back: bool) {
+        let probed = if is_back { Probed::Back } else { Probed::Away };
+        if let Some(backend) = backend(kind) {
+            self.probes.inc((backend, probed));
         }
     }
 

@@ -26,6 +26,8 @@ pub(super) const URGENT: Duration = Duration::from_secs(2);
 pub(super) struct Breaker {
     /// Failures in a row.
     failures: u32,
+    /// How the last of them was.
+    last: BackendErrorKind,
     pause: Option<Pause>,
 }
 
@@ -53,7 +55,7 @@ pub(super) enum Admission {
 impl Breaker {
     /// Of a backend that nobody has asked yet.
     pub(super) const fn new() -> Self {
-        Self { failures: 0, pause: None }
+        Self { failures: 0, last: BackendErrorKind::Unavailable, pause: None }
     }
 
     /// Whether a request may go at `now`. `urgent`: a pod waits for it.
@@ -77,7 +79,7 @@ impl Breaker {
             *self = Self::new();
             return;
         };
-        self.failures = self.failures.saturating_add(1);
+        (self.failures, self.last) = (self.failures.saturating_add(1), failure.kind);
         let asked_for = failure.retry_after;
         if self.failures < TOLERATED && asked_for.is_none() {
             return;
@@ -96,6 +98,16 @@ impl Breaker {
         if let Some(pause) = self.pause.as_mut().filter(|pause| pause.probing) {
             (pause.probing, pause.until) = (false, now);
         }
+    }
+
+    /// How the last failure in a row was: whoever is held back for it hears of the same trouble, not of another.
+    pub(super) fn last(&self) -> BackendErrorKind {
+        self.last
+    }
+
+    /// Whether a probe has gone that is not answered yet.
+    pub(super) fn is_probing(&self) -> bool {
+        self.pause.is_some_and(|pause| pause.probing)
     }
 
     /// Whether it is being left alone.

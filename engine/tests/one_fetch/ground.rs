@@ -14,7 +14,7 @@ use evanesce_engine::backend::contract;
 use evanesce_engine::backend::fake::FakeBackend;
 use evanesce_engine::clock::SystemClock;
 use evanesce_engine::error::Error;
-use evanesce_engine::fetch::{Answers, BackendHandle, Bounds, Fetch, Fetcher, Meter};
+use evanesce_engine::fetch::{Answers, BackendHandle, Bounds, Fetch, Fetcher, Meter, Wait};
 use evanesce_engine::keep::{HeapKeep, Keep, Kept};
 use evanesce_engine::lease::ledger::Became;
 use evanesce_engine::lease::testing::lender;
@@ -233,6 +233,8 @@ pub(crate) struct CountingMeter {
     pub(crate) most_under_way: AtomicI64,
     pub(crate) left_alone: AtomicI64,
     pub(crate) held_back: AtomicI64,
+    /// Probes of a backend that was away, and of one that was back.
+    pub(crate) probes: [AtomicI64; 2],
     sources: Mutex<Vec<Source>>,
 }
 
@@ -243,7 +245,7 @@ impl CountingMeter {
 }
 
 impl Meter for CountingMeter {
-    fn waiting(&self, _: &'static str, more: i32) {
+    fn waiting(&self, _: &'static str, _: Wait, more: i32) {
         self.waiting.fetch_add(more.into(), Ordering::Relaxed);
     }
 
@@ -258,6 +260,10 @@ impl Meter for CountingMeter {
 
     fn left_alone(&self, _: &'static str, more: i32) {
         self.left_alone.fetch_add(more.into(), Ordering::Relaxed);
+    }
+
+    fn probed(&self, _: &'static str, is_back: bool) {
+        self.probes[usize::from(is_back)].fetch_add(1, Ordering::Relaxed);
     }
 
     fn held_back(&self, _: &'static str) {

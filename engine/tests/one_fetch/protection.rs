@@ -77,11 +77,31 @@ async fn a_refresh_that_is_held_back_hears_when_to_come_again() {
     for number in 0..10 {
         last = node.ask(&ask(&fake, &handle, number, Purpose::Refresh)).await.err();
     }
-    let wait = last.unwrap().retry_after().unwrap();
+    let error = last.unwrap();
+    assert_eq!(error.kind(), Kind::TimedOut, "it is the same trouble, and no news");
+    let wait = error.retry_after().unwrap();
     assert!(wait <= Duration::from_secs(1), "{wait:?}");
     fake.recover();
     tokio::time::sleep(wait).await;
     node.ask(&ask(&fake, &handle, 0, Purpose::Refresh)).await.unwrap();
+    let [away, back] = &node.meter.probes;
+    assert_eq!((away.load(Ordering::Relaxed), back.load(Ordering::Relaxed)), (0, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_class_that_is_edited_during_an_outage_leaves_no_backend_counted_as_left_alone() {
+    let (fake, node) = (store(), Node::new());
+    let before = handle(&fake);
+    fake.fail(BackendErrorKind::Unavailable, None);
+    for number in 0..10 {
+        let _ = node.ask(&ask(&fake, &before, number, Purpose::Refresh)).await;
+    }
+    assert_eq!(node.meter.left_alone.load(Ordering::Relaxed), 1);
+    // The edit makes another handle, and nobody holds the one before any more.
+    drop(before);
+    fake.recover();
+    node.ask(&ask(&fake, &handle(&fake), 0, Purpose::Refresh)).await.unwrap();
+    assert_eq!(node.meter.left_alone.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use evanesce_integration::wait;
 use evanesce_integration::world::{AUDIENCE, Setup};
 use serde_json::json;
 
-use crate::ground::{Left, assert_nothing_lent, beneath, class, events, ground};
+use crate::ground::{Left, assert_nothing_lent, beneath, class, events, ground, replaced};
 
 /// The lines of the plugin's log that say this.
 fn said(plugin: &Plugin, what: &str) -> usize {
@@ -45,6 +45,18 @@ async fn what_cannot_be_had_is_said_once_with_its_cure_and_the_pod_has_what_it_n
     }
     assert!(said(&world.plugin, "lack update on auth/token/revoke-self") >= 3);
     assert_eq!(said(&world.plugin, "volume is stale"), 0, "{}", world.plugin.log());
+    world.kubelet.unpublish(&volume).await.unwrap();
+    assert_nothing_lent(&world.plugin, &world.backend, &postgres, Left::None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_of_two_seconds_is_said_once_with_what_it_costs_and_its_cure() {
+    let (world, postgres) = ground(Setup::default()).await;
+    let volume = world.volume(&world.pod("payments", "app"), "brief");
+    world.kubelet.publish(&volume).await.unwrap();
+    wait::until("three leases were replaced", || replaced(&world.plugin, &volume) >= 3).await;
+    let line = "because that is two thirds of its life: raise its TTL (default_ttl of the role)";
+    assert_eq!(said(&world.plugin, line), 1, "{}", world.plugin.log());
     world.kubelet.unpublish(&volume).await.unwrap();
     assert_nothing_lent(&world.plugin, &world.backend, &postgres, Left::None).await;
 }
