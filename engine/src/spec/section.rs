@@ -159,7 +159,7 @@ impl<'a> Field<'a> {
     }
 
     /// Text, or a whole number without quotes: what an argument may be.
-    pub(super) fn argument(&self) -> Result<&'a str, Error> {
+    pub fn argument(&self) -> Result<&'a str, Error> {
         match &self.node.value {
             Value::Bare(bare) if !is_plain(bare) => {
                 Err(self.wrong("expected text or a whole number: write anything else in quotes"))
@@ -229,7 +229,7 @@ impl<'a> Field<'a> {
     }
 
     /// The letters of text or of a bare number or boolean.
-    pub(super) fn letters(&self) -> Result<&'a str, Error> {
+    pub fn letters(&self) -> Result<&'a str, Error> {
         match &self.node.value {
             Value::Text(text) | Value::Bare(text) => self.bounded(text),
             _ => Err(self.expected("text")),
