@@ -29,6 +29,17 @@ fn what_is_right_is_read() {
 }
 
 #[test]
+fn the_recipes_of_the_readme_are_read() {
+    let readme = include_str!("../README.md");
+    let blocks: Vec<_> =
+        readme.split("```yaml\n# sidecar.yaml\n").skip(1).filter_map(|it| it.split("```").next()).collect();
+    assert_eq!(blocks.len(), 2);
+    for block in blocks {
+        Config::parse(block).unwrap_or_else(|error| panic!("{error}:\n{block}"));
+    }
+}
+
+#[test]
 fn what_is_wrong_says_where_and_how_to_mend_it_and_quotes_no_header() {
     let mut failures = String::new();
     for case in cases("fails") {
