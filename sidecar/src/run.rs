@@ -142,7 +142,12 @@ impl Volumes {
         );
         self.tasks.spawn(looking);
         if let Some(guard) = waits {
-            self.tasks.spawn(stop.clone().run_until_cancelled_owned(seen_once(mounted.sights(), guard)));
+            let (stop, sights) = (stop.clone(), mounted.sights());
+            self.tasks.spawn(async move {
+                // One that is no longer watched is no longer waited for.
+                stop.run_until_cancelled(seen_once(sights)).await;
+                guard.ready();
+            });
         }
         let teller = Teller {
             volume: seen,
@@ -157,8 +162,7 @@ impl Volumes {
 }
 
 /// The application that waits for the sidecar to be ready may start once its files are there.
-async fn seen_once(mut sights: watch::Receiver<Option<Sight>>, guard: ReadyGuard) {
-    if sights.wait_for(|sight| matches!(sight, Some(Sight::Shown(_)))).await.is_ok() {
-        guard.ready();
-    }
+async fn seen_once(mut sights: watch::Receiver<Option<Sight>>) {
+    // If it cannot be seen any more, it is no longer watched.
+    let _ = sights.wait_for(|sight| matches!(sight, Some(Sight::Shown(_)))).await;
 }

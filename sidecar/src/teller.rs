@@ -110,9 +110,9 @@ impl<A: Attempt> Teller<A> {
 
     async fn tell(mut self, first: Option<Sight>, mut sights: watch::Receiver<Option<Sight>>) {
         let Some(mut told) = self.begin(first, &mut sights).await else { return };
-        let mut not_before = Instant::now();
+        let (mut not_before, mut before_giving_up) = (Instant::now(), None);
         loop {
-            let Some(news) = self.next(&told, &mut sights).await else { return };
+            let Some(news) = self.next(&mut told, &mut before_giving_up, &mut sights).await else { return };
             if self.volume.borrow_and_update().hooks(news.on).next().is_none() {
                 told.learn(&news);
                 continue;
@@ -130,6 +130,7 @@ impl<A: Attempt> Teller<A> {
             let (telling, since) = (news.on, Instant::now());
             match self.round(&news, &mut sights).await {
                 Round::Told => {
+                    before_giving_up = None;
                     told.learn(&news);
                     self.standing.told();
                     self.metrics.tellings.inc((telling, Telling::Told));
@@ -137,7 +138,8 @@ impl<A: Attempt> Teller<A> {
                     info!(volume = news.volume, generation = %news.generation, on, milliseconds, "the application was told");
                 }
                 Round::GivenUp => {
-                    // Still behind, but nothing is done about it.
+                    // Still behind, but nothing is done about it until somebody mends the hook.
+                    before_giving_up = Some(told.clone());
                     told.learn(&news);
                     self.metrics.tellings.inc((telling, Telling::GivenUp));
                     error!(
@@ -170,8 +172,13 @@ impl<A: Attempt> Teller<A> {
         })
     }
 
-    /// Waits for something to tell.
-    async fn next(&self, told: &Told, sights: &mut watch::Receiver<Option<Sight>>) -> Option<News> {
+    /// Waits for something to tell. An edited configuration brings back what was given up.
+    async fn next(
+        &mut self,
+        told: &mut Told,
+        before_giving_up: &mut Option<Told>,
+        sights: &mut watch::Receiver<Option<Sight>>,
+    ) -> Option<News> {
         loop {
             if self.stop.is_cancelled() {
                 return None;
@@ -182,6 +189,10 @@ impl<A: Attempt> Teller<A> {
             tokio::select! {
                 () = self.stop.cancelled() => return None,
                 changed = sights.changed() => changed.ok()?,
+                edited = self.volume.changed() => {
+                    edited.ok()?;
+                    *told = before_giving_up.take().unwrap_or_else(|| told.clone());
+                }
             }
         }
     }

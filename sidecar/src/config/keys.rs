@@ -143,7 +143,8 @@ pub static COMMAND: Table = table(
     "volumes[].hooks[].command",
     "Runs a program of the sidecar's own image, without a shell, in a process group of its own, and waits for it: exit code 0 \
      is success. At `timeout` the group gets SIGTERM, and SIGKILL two seconds later. It has the sidecar's environment and \
-     `EVANESCE_VOLUME` (name), `EVANESCE_PATH`, `EVANESCE_ON`, `EVANESCE_GENERATION`.",
+     `EVANESCE_VOLUME` (name), `EVANESCE_PATH`, `EVANESCE_ON`, `EVANESCE_GENERATION`; its umask is 0077, and no setuid \
+     program gives it privileges.",
     &[
         key(
             "run",

@@ -300,6 +300,24 @@ async fn what_is_given_up_counts_as_behind_until_the_next_change_is_told() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_given_up_is_told_once_its_hook_is_mended() {
+    let mut ground = Ground::start(volume("retry: {attempts: 1},", ONE), Duration::ZERO, &[true]);
+    ground.show("..g1", false);
+    ground.silent().await;
+    ground.show("..g2", false);
+    assert_eq!(ground.heard().await, "one ..g2");
+    ground.silent().await;
+    for expected in [Some("mended ..g2"), None] {
+        ground.settings.send_replace(volume("retry: {attempts: 1},", "{name: mended, touch: {path: /y}}"));
+        match expected {
+            Some(expected) => assert_eq!(ground.heard().await, expected),
+            None => ground.silent().await,
+        }
+    }
+    assert!(ground.standing.state().behind.is_none());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_mark_of_files_that_are_too_old_is_told_to_whom_it_concerns() {
     let hooks = "{name: new, touch: {path: /x}}, {name: old, on: stale, touch: {path: /x}}, \
                  {name: well, on: fresh, touch: {path: /x}}";

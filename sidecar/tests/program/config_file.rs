@@ -101,3 +101,21 @@ fn a_configmap_that_kubelet_swaps_is_followed_and_volumes_come_and_go() {
     assert!(ground.lines("heard").iter().all(|line| line.starts_with("two ")), "{:?}", ground.lines("heard"));
     program.end();
 }
+
+#[test]
+fn a_volume_that_is_no_longer_watched_is_no_longer_waited_for() {
+    let ground = Ground::new();
+    ground.swap(1);
+    let (port, one) = (free_port(), ground.config("", &[&note("one")]));
+    let absent =
+        format!("{one}  - {{name: absent, path: /nobody/secrets, hooks: [{{name: a, touch: {{path: /nobody/x}}}}]}}\n");
+    ground.write_config(&absent);
+    let mut command = ground.command();
+    command.arg(format!("--http-address=127.0.0.1:{port}"));
+    let mut program = Program::start(command);
+    program.wait_for_line("\"watching\"");
+    assert_eq!(get(port, "/readyz").0, 503);
+    ground.write_config(&one);
+    wait_for("it is ready", || (get(port, "/readyz").0 == 200).then_some(()));
+    program.end();
+}

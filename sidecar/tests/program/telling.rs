@@ -57,7 +57,11 @@ fn a_swap_reaches_the_application_by_signal_program_request_and_file_in_order() 
     let said = program.wait_for_line("the application was told");
     assert!(said.contains("\"generation\":\"..g2\"") && said.contains("\"volume\":\"db\""), "{said}");
     assert!(ground.path("touched").exists());
-    assert_eq!(ground.lines("heard"), ["master", "program ..g2"]);
+    // A signal is sent before the program runs, and acted upon whenever its process likes.
+    wait_for("both were heard", || (ground.lines("heard").len() == 2).then_some(()));
+    let mut heard = ground.lines("heard");
+    heard.sort();
+    assert_eq!(heard, ["master", "program ..g2"]);
     assert!(head.starts_with("post /-/reload?x=1 http/1.1\r\n"), "{head}");
     for line in
         ["x-token: abc", "evanesce-generation: ..g2", "evanesce-on: changed", "content-length: 0", "host: 127.0.0.1:"]
