@@ -8,6 +8,7 @@
 //!
 //! [`document`] reads a file, [`backend`] and [`volume`] hold what comes out; [`keys`] is every key there is, and
 //! `section` reads a map against it, so that what is documented, what is accepted and what is used are one list.
+//! [`settings`] lends that reader to a program whose own file is to be as strict.
 
 pub mod backend;
 pub mod crd;
@@ -19,6 +20,7 @@ mod read_volume;
 pub mod reference;
 pub mod rules;
 mod section;
+pub mod settings;
 mod values;
 pub mod volume;
 

@@ -1,7 +1,8 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! The three questions that a daemon answers over HTTP: `/healthz`, `/readyz` and `/metrics`.
+//! The three questions that a daemon answers over HTTP: `/healthz` (also `/livez`, as the API server has it), `/readyz` and
+//! `/metrics`.
 //!
 //! *Health* is asked anew each time, of a probe that the program gives; who fails it is restarted. *Readiness* is what
 //! start-up still waits for; who lacks it is left alone. Nothing here changes anything, and no answer holds a secret,
@@ -41,7 +42,14 @@ where
     F: Future<Output = Result<(), String>> + Send + 'static,
 {
     Router::new()
-        .route("/healthz", get(move || healthz(probe())))
+        .route(
+            "/healthz",
+            get({
+                let probe = probe.clone();
+                move || healthz(probe())
+            }),
+        )
+        .route("/livez", get(move || healthz(probe())))
         .route("/readyz", get(readyz).with_state(readiness))
         .route("/metrics", get(scrape).with_state(metrics))
 }
@@ -162,8 +170,10 @@ mod tests {
         let (status, _, body) = ask(&server, "/healthz").await;
         assert_eq!((status, body.as_str()), (200, "ok\n"));
         health.send(Err("the warden\r\nis gone".to_owned())).unwrap();
-        let (status, _, body) = ask(&server, "/healthz").await;
-        assert_eq!((status, body.as_str()), (503, "the warden  is gone\n"));
+        for path in ["/healthz", "/livez"] {
+            let (status, _, body) = ask(&server, path).await;
+            assert_eq!((status, body.as_str()), (503, "the warden  is gone\n"));
+        }
     }
 
     #[tokio::test(start_paused = true)]

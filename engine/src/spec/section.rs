@@ -14,7 +14,7 @@ use crate::spec::rules::Rule;
 use crate::yaml::{Entry, Node, Position, Value, shown};
 
 /// A map that holds no key that its table does not know.
-pub(super) struct Section<'a> {
+pub struct Section<'a> {
     path: String,
     at: Position,
     table: &'static Table,
@@ -22,7 +22,7 @@ pub(super) struct Section<'a> {
 }
 
 /// One value, with where it stands.
-pub(super) struct Field<'a> {
+pub struct Field<'a> {
     name: &'a str,
     path: String,
     node: &'a Node,
@@ -69,7 +69,7 @@ impl<'a> Section<'a> {
     }
 
     /// The value of `name`, where the map has it.
-    pub(super) fn get(&self, name: &'static str) -> Option<&Field<'a>> {
+    pub fn get(&self, name: &'static str) -> Option<&Field<'a>> {
         debug_assert!(self.table.keys.iter().any(|key| key.name == name), "{name} is in no table");
         let (field, read) = self.fields.iter().find(|(field, _)| field.name == name)?;
         read.set(true);
@@ -77,7 +77,7 @@ impl<'a> Section<'a> {
     }
 
     /// The value of `name`.
-    pub(super) fn require(&self, name: &'static str) -> Result<&Field<'a>, Error> {
+    pub fn require(&self, name: &'static str) -> Result<&Field<'a>, Error> {
         self.get(name).ok_or_else(|| self.wrong(&format!("`{name}` is missing")))
     }
 
@@ -92,7 +92,7 @@ impl<'a> Section<'a> {
     }
 
     /// An error about the map as a whole.
-    pub(super) fn wrong(&self, message: &str) -> Error {
+    pub fn wrong(&self, message: &str) -> Error {
         match self.path.as_str() {
             "" => wrong(self.at, message),
             path => wrong(self.at, &format!("{path}: {message}")),
@@ -102,7 +102,7 @@ impl<'a> Section<'a> {
 
 impl<'a> Field<'a> {
     /// An error about this value.
-    pub(super) fn wrong(&self, message: &str) -> Error {
+    pub fn wrong(&self, message: &str) -> Error {
         wrong(self.node.at, &format!("{}: {message}", self.path))
     }
 
@@ -117,7 +117,7 @@ impl<'a> Field<'a> {
     }
 
     /// Reads the map with `read`, as [`Section::read`] does.
-    pub(super) fn map<T>(&self, read: impl FnOnce(&Section<'a>) -> Result<T, Error>) -> Result<T, Error> {
+    pub fn map<T>(&self, read: impl FnOnce(&Section<'a>) -> Result<T, Error>) -> Result<T, Error> {
         let Form::Map(table) = self.form else { return Err(self.expected("what has no keys")) };
         self.map_of(table, read)
     }
@@ -132,7 +132,7 @@ impl<'a> Field<'a> {
     }
 
     /// Text that is not empty.
-    pub(super) fn text(&self) -> Result<&'a str, Error> {
+    pub fn text(&self) -> Result<&'a str, Error> {
         match &self.node.value {
             Value::Text(text) if text.is_empty() => Err(self.wrong(EMPTY)),
             Value::Text(text) => self.bounded(text),
@@ -145,12 +145,12 @@ impl<'a> Field<'a> {
     }
 
     /// Text, read by `parse`, whose error becomes this field's.
-    pub(super) fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, Error>) -> Result<T, Error> {
+    pub fn parse<T>(&self, parse: impl FnOnce(&str) -> Result<T, Error>) -> Result<T, Error> {
         parse(self.text()?).map_err(|error| self.explain(&error))
     }
 
     /// A whole number without quotes.
-    pub(super) fn number<T: TryFrom<u64>>(&self) -> Result<T, Error> {
+    pub fn number<T: TryFrom<u64>>(&self) -> Result<T, Error> {
         let (least, most) = self.form.bounds();
         let range = || self.wrong(&number_words(least, most));
         let Value::Bare(bare) = &self.node.value else { return Err(range()) };
@@ -159,7 +159,7 @@ impl<'a> Field<'a> {
     }
 
     /// Text, or a whole number without quotes: what an argument may be.
-    pub(super) fn argument(&self) -> Result<&'a str, Error> {
+    pub fn argument(&self) -> Result<&'a str, Error> {
         match &self.node.value {
             Value::Bare(bare) if !is_plain(bare) => {
                 Err(self.wrong("expected text or a whole number: write anything else in quotes"))
@@ -169,7 +169,7 @@ impl<'a> Field<'a> {
     }
 
     /// `true` or `false`.
-    pub(super) fn boolean(&self) -> Result<bool, Error> {
+    pub fn boolean(&self) -> Result<bool, Error> {
         match &self.node.value {
             Value::Bare(bare) if bare == "true" => Ok(true),
             Value::Bare(bare) if bare == "false" => Ok(false),
@@ -186,7 +186,7 @@ impl<'a> Field<'a> {
     }
 
     /// The items of a list.
-    pub(super) fn items(&self) -> Result<Vec<Field<'a>>, Error> {
+    pub fn items(&self) -> Result<Vec<Field<'a>>, Error> {
         let (Value::List(items), Form::List { of, most, empty }) = (&self.node.value, self.form) else {
             return Err(self.expected("a list"));
         };
@@ -200,7 +200,7 @@ impl<'a> Field<'a> {
     }
 
     /// The entries of a map whose keys are the user's own.
-    pub(super) fn entries(&self) -> Result<Vec<Field<'a>>, Error> {
+    pub fn entries(&self) -> Result<Vec<Field<'a>>, Error> {
         let Value::Map(entries) = &self.node.value else { return Err(self.expected("a map")) };
         if entries.len() > Form::MOST_ARGUMENTS {
             return Err(self.wrong(&too_many(Form::MOST_ARGUMENTS)));
@@ -224,12 +224,12 @@ impl<'a> Field<'a> {
     }
 
     /// The key this value stands under.
-    pub(super) fn name(&self) -> &'a str {
+    pub fn name(&self) -> &'a str {
         self.name
     }
 
     /// The letters of text or of a bare number or boolean.
-    pub(super) fn letters(&self) -> Result<&'a str, Error> {
+    pub fn letters(&self) -> Result<&'a str, Error> {
         match &self.node.value {
             Value::Text(text) | Value::Bare(text) => self.bounded(text),
             _ => Err(self.expected("text")),

@@ -46,14 +46,14 @@ pub(super) fn one_of_words(words: &[&str]) -> String {
 }
 
 /// One of the form's words.
-pub(super) fn one_of<'a>(field: &Field<'a>) -> Result<&'a str, Error> {
+pub fn one_of<'a>(field: &Field<'a>) -> Result<&'a str, Error> {
     let Form::OneOf(words) = field.form else { return Err(field.wrong("is not a word")) };
     let text = field.text()?;
     if words.contains(&text) { Ok(text) } else { Err(field.wrong(&one_of_words(words))) }
 }
 
 /// A duration.
-pub(super) fn duration(field: &Field<'_>) -> Result<Duration, Error> {
+pub fn duration(field: &Field<'_>) -> Result<Duration, Error> {
     if let Some(bare) = field.bare() {
         return Err(field.wrong(&format!("{DURATION}: {} has no unit", shown(bare))));
     }
