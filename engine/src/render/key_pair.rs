@@ -254,7 +254,8 @@ mod tests {
         let other = Key::generate().unwrap().serialize_pem();
         let encrypted = key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY");
         let cut = key.replacen("\n", "\nAAAA", 1);
-        let cases: [(&[(&str, &str)], Kind, &str); 10] = [
+        type Case<'a> = (&'a [(&'a str, &'a str)], Kind, &'a str);
+        let cases: [Case<'_>; 10] = [
             (
                 &[("password", "x")],
                 Kind::Missing,
