@@ -61,9 +61,9 @@ pub(crate) fn run(args: &Plan, output: Output) -> anyhow::Result<ExitCode> {
 
 fn plan(name: String, spec: VolumeSpec, backends: &BTreeMap<BackendName, BackendSpec>, args: &Plan) -> Planned {
     let mut secrets = Vec::<(SecretRef, Kind)>::new();
-    for file in &spec.files {
-        if !secrets.iter().any(|(other, _)| *other == file.from) {
-            secrets.push((file.from.clone(), kind(&file.from, backends.get(&file.from.backend))));
+    for reference in spec.references() {
+        if !secrets.iter().any(|(other, _)| other == reference) {
+            secrets.push((reference.clone(), kind(reference, backends.get(&reference.backend))));
         }
     }
     let mut asked: Vec<_> = secrets.iter().map(|(secret, _)| &secret.backend).collect();

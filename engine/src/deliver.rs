@@ -154,7 +154,7 @@ impl Deliverer {
 
     /// Whether a file of the volume comes from `backend`, as far as its class is known.
     pub fn asks(&self, subject: &Subject, backend: &BackendName) -> bool {
-        self.class(subject).is_some_and(|spec| spec.files.iter().any(|file| file.from.backend == *backend))
+        self.class(subject).is_some_and(|spec| spec.references().any(|it| it.backend == *backend))
     }
 
     /// Finds classes, authorises, logs in and fetches: everything that can be refused, before anything is touched.
@@ -168,9 +168,9 @@ impl Deliverer {
         let workload = &request.subject.workload;
         request.tokens.check_holder(workload)?;
         let classes = self.classes_once_known(request.subject).await?;
-        let mut grants = Vec::with_capacity(classes.spec.files.len());
-        for (file, handle) in classes.spec.files.iter().zip(&classes.handles) {
-            let grant = policy::authorise(handle.backend.as_ref(), &handle.allow, workload, &file.from)?;
+        let mut grants = Vec::with_capacity(classes.handles.len());
+        for (reference, handle) in classes.spec.references().zip(&classes.handles) {
+            let grant = policy::authorise(handle.backend.as_ref(), &handle.allow, workload, reference)?;
             grants.push((Arc::clone(handle), grant));
         }
         crash_point!("deliver:authorised");
@@ -203,7 +203,7 @@ impl Deliverer {
         tokio::time::timeout(CLASSES, known).await.unwrap_or_else(|_| self.classes(subject))
     }
 
-    /// The volume's class and, for each of its files, the backend.
+    /// The volume's class and, for each of its references, the backend.
     fn classes(&self, subject: &Subject) -> Result<Classes, Error> {
         let namespace = &subject.workload.namespace;
         let name = format!("SecretVolume {namespace}/{}", subject.class);
@@ -211,8 +211,8 @@ impl Deliverer {
         let mut revision = DefaultHasher::new();
         class.revision.hash(&mut revision);
         let mut handles = Vec::with_capacity(class.spec.files.len());
-        for file in &class.spec.files {
-            let handle = self.backends.find(&file.from.backend).map_err(|error| error.context(&name))?;
+        for reference in class.spec.references() {
+            let handle = self.backends.find(&reference.backend).map_err(|error| error.context(&name))?;
             handle.revision.hash(&mut revision);
             handles.push(handle);
         }

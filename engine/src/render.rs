@@ -1,20 +1,31 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Secrets and a spec become files to be. Pure: no clock, no disk, no network.
+//! Secrets and a spec become files to be. Pure: no clock, no disk, no network, no chance. The same secrets are the same
+//! bytes, or a refresh that brought nothing new would be a new generation.
+
+mod certificate;
+mod der;
+mod dotenv;
+mod json;
+mod key_pair;
+mod pem;
+mod pkcs12;
+mod private_key;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-
 use crate::error::Error;
 use crate::projection::{File, Mode, Projection};
-use crate::secret::{Secret, SecretBytes, Value, ValueKind};
+use crate::render::key_pair::KeyPair;
+use crate::secret::{Secret, SecretBytes};
 use crate::secret_ref::SecretRef;
-use crate::spec::volume::{FileSpec, Select, VolumeSpec};
+use crate::spec::volume::{FileSpec, Format, Password, Select, VolumeSpec};
 use crate::yaml::shown;
+
+/// What was read, by what was asked.
+type Secrets = BTreeMap<SecretRef, Arc<Secret>>;
 
 /// Renders every file of `spec`. `group` is the pod's fsGroup.
 ///
@@ -22,18 +33,20 @@ use crate::yaml::shown;
 ///
 /// # Errors
 /// [`Kind::Missing`](crate::error::Kind::Missing) where a secret lacks the key a file asks for,
-/// [`Kind::Invalid`](crate::error::Kind::Invalid) where a key cannot be a file name or two files share a path.
-pub fn render(
-    spec: &VolumeSpec,
-    group: Option<u32>,
-    secrets: &BTreeMap<SecretRef, Arc<Secret>>,
-) -> Result<Projection, Error> {
+/// [`Kind::Invalid`](crate::error::Kind::Invalid) where a key cannot be a file name, two files share a path, or a secret
+/// does not fit the file's format.
+pub fn render(spec: &VolumeSpec, group: Option<u32>, secrets: &Secrets) -> Result<Projection, Error> {
     let mut projection = Projection::default();
     for entry in &spec.files {
-        let secret =
-            secrets.get(&entry.from).ok_or_else(|| Error::internal(format!("{} was not fetched", entry.from)))?;
+        let secret = fetched(secrets, &entry.from)?;
         match &entry.select {
-            Select::Whole => projection.add(entry.path.clone(), file(entry, group, whole(secret)))?,
+            Select::Whole(format) => {
+                let bytes = whole(format, secret, secrets).map_err(|error| {
+                    let (from, path) = (&entry.from, &entry.path);
+                    error.context(format_args!("file {path}, `format: {}` of {from}", format.as_str()))
+                })?;
+                projection.add(entry.path.clone(), file(entry, group, bytes))?;
+            }
             Select::Key(key) => {
                 let value = secret.values.get(key).ok_or_else(|| missing_key(entry, key))?;
                 projection.add(entry.path.clone(), file(entry, group, SecretBytes::from(value.bytes.expose())))?;
@@ -47,6 +60,34 @@ pub fn render(
         }
     }
     Ok(projection)
+}
+
+fn fetched<'a>(secrets: &'a Secrets, from: &SecretRef) -> Result<&'a Secret, Error> {
+    let secret = secrets.get(from).ok_or_else(|| Error::internal(format!("{from} was not fetched")))?;
+    Ok(secret)
+}
+
+fn whole(format: &Format, secret: &Secret, secrets: &Secrets) -> Result<SecretBytes, Error> {
+    match format {
+        Format::Dotenv => dotenv::write(secret),
+        Format::Json => Ok(json::write(secret)),
+        Format::PemBundle => KeyPair::of(secret).map(|pair| pair.pem_bundle()),
+        Format::Pkcs12 { password } => {
+            let pair = KeyPair::of(secret)?;
+            let password = password.as_ref().map_or(Ok(pkcs12::DEFAULT_PASSWORD), |it| find_password(it, secrets))?;
+            Ok(pkcs12::write(&pair, password))
+        }
+    }
+}
+
+fn find_password<'a>(password: &Password, secrets: &'a Secrets) -> Result<&'a [u8], Error> {
+    let Password { from, key } = password;
+    let named = |error: Error| error.context(format_args!("`passwordFrom`, key \"{}\" of {from}", shown(key)));
+    let value = fetched(secrets, from)?.values.get(key);
+    let value = value.ok_or_else(|| named(Error::missing("is not there: check the spelling in the SecretVolume")))?;
+    let password = value.bytes.expose();
+    pkcs12::check_password(password).map_err(named)?;
+    Ok(password)
 }
 
 fn file(entry: &FileSpec, group: Option<u32>, bytes: SecretBytes) -> File {
@@ -68,57 +109,6 @@ fn missing_key(entry: &FileSpec, key: &str) -> Error {
     ))
 }
 
-/// The whole secret as one JSON object, keys in order.
-///
-/// Written into one buffer of the right size, so that no smaller copy of it is left behind by growth.
-fn whole(secret: &Secret) -> SecretBytes {
-    let size = |(key, value): (&String, &Value)| 6 * key.len() + 8 + 6 * value.bytes.len();
-    let mut json = Vec::with_capacity(2 + secret.values.iter().map(size).sum::<usize>());
-    json.push(b'{');
-    for (index, (key, value)) in secret.values.iter().enumerate() {
-        if index > 0 {
-            json.push(b',');
-        }
-        push_string(&mut json, key);
-        json.push(b':');
-        match (value.kind, std::str::from_utf8(value.bytes.expose())) {
-            (ValueKind::Json, _) => json.extend_from_slice(value.bytes.expose()),
-            (ValueKind::Text, Ok(text)) => push_string(&mut json, text),
-            (ValueKind::Text, Err(_)) | (ValueKind::Binary, _) => {
-                json.push(b'"');
-                let start = json.len();
-                json.resize(start + value.bytes.len().div_ceil(3) * 4, 0);
-                let end = STANDARD.encode_slice(value.bytes.expose(), &mut json[start..]).unwrap_or(0);
-                json.truncate(start + end);
-                json.push(b'"');
-            }
-        }
-    }
-    json.push(b'}');
-    SecretBytes::new(json)
-}
-
-/// A JSON string (RFC 8259 section 7).
-fn push_string(json: &mut Vec<u8>, text: &str) {
-    json.push(b'"');
-    for byte in text.bytes() {
-        match byte {
-            b'"' => json.extend_from_slice(b"\\\""),
-            b'\\' => json.extend_from_slice(b"\\\\"),
-            b'\n' => json.extend_from_slice(b"\\n"),
-            b'\r' => json.extend_from_slice(b"\\r"),
-            b'\t' => json.extend_from_slice(b"\\t"),
-            0..0x20 => {
-                const HEX: &[u8; 16] = b"0123456789abcdef";
-                json.extend_from_slice(b"\\u00");
-                json.extend([HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
-            }
-            _ => json.push(byte),
-        }
-    }
-    json.push(b'"');
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 mod tests {
@@ -126,9 +116,9 @@ mod tests {
     use crate::error::Kind;
     use crate::names::BackendName;
     use crate::projection::FilePath;
+    use crate::secret::{Value, ValueKind};
     use crate::secret_ref::SecretPath;
     use crate::spec::volume::Refresh;
-    use proptest::prelude::*;
     use std::time::Duration;
 
     fn reference() -> SecretRef {
@@ -232,33 +222,10 @@ mod tests {
     #[test]
     fn two_files_at_one_path_are_refused() {
         for (a, b) in [("x", "x"), ("x", "x/y"), ("x/y", "x")] {
-            let files = vec![entry(a, Select::Whole), entry(b, Select::Whole)];
+            let files = vec![entry(a, Select::Whole(Format::Json)), entry(b, Select::Whole(Format::Json))];
             assert!(render(&spec(files), None, &secrets(&[])).is_err(), "{a} and {b}");
         }
-        let files = vec![entry("x", Select::Whole), entry("xy", Select::Whole)];
+        let files = vec![entry("x", Select::Whole(Format::Json)), entry("xy", Select::Whole(Format::Json))];
         assert!(render(&spec(files), None, &secrets(&[])).is_ok());
-    }
-
-    proptest! {
-        #[test]
-        fn the_whole_secret_reads_back_from_json(
-            texts in proptest::collection::btree_map(".*", ".*", 0..8),
-            binary in proptest::collection::vec(any::<u8>(), 0..64),
-        ) {
-            let mut secret = Secret { values: BTreeMap::new(), version: None, lease: None, expires_at: None, rotates_in: None, request_id: None };
-            for (key, text) in &texts {
-                secret.values.insert(key.clone(), Value { bytes: SecretBytes::from(text.as_bytes()), kind: ValueKind::Text });
-            }
-            secret.values.insert("§binary".into(), Value { bytes: SecretBytes::from(&binary[..]), kind: ValueKind::Binary });
-            secret.values.insert("§json".into(), Value { bytes: SecretBytes::from(&b"[1,true]"[..]), kind: ValueKind::Json });
-            let json: serde_json::Value = serde_json::from_slice(whole(&secret).expose()).unwrap();
-            for (key, text) in &texts {
-                if !key.starts_with('§') {
-                    prop_assert_eq!(json[key].as_str(), Some(text.as_str()));
-                }
-            }
-            prop_assert_eq!(STANDARD.decode(json["§binary"].as_str().unwrap()).unwrap(), binary);
-            prop_assert_eq!(&json["§json"], &serde_json::json!([1, true]));
-        }
     }
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use evanesce_engine::error::Kind;
 use evanesce_engine::spec::backend::{ClientCertificate, Limits, PemSource, Provider, VaultAuth};
-use evanesce_engine::spec::volume::Select;
+use evanesce_engine::spec::volume::{Format, Password, Select};
 use evanesce_engine::spec::{ClassName, Document, Documents, VolumeSpec, crd, keys, reference};
 
 fn cases(folder: &str) -> Vec<PathBuf> {
@@ -210,6 +210,21 @@ fn every_other_value_means_what_it_says() {
     let [Document::Volume { spec, .. }] = &parsed("06_")[..] else { panic!() };
     assert_eq!(spec.files[0].from, spec.files[1].from);
     assert_eq!((spec.files[0].uid, spec.files[1].uid, spec.size), (Some(1000), Some(1000), Some(1 << 20)));
+
+    let [Document::Volume { spec, .. }] = &parsed("23_")[..] else { panic!() };
+    let [json, dotenv, bundle, fixed, store] = [0, 1, 2, 3, 4].map(|at| &spec.files[at].select);
+    assert_eq!((json, dotenv), (&Select::Whole(Format::Json), &Select::Whole(Format::Dotenv)));
+    assert_eq!((bundle, fixed), (&Select::Whole(Format::PemBundle), &Select::Whole(Format::Pkcs12 { password: None })));
+    let Select::Whole(Format::Pkcs12 { password: Some(Password { from, key }) }) = store else { panic!() };
+    assert_eq!(
+        (from.to_string().as_str(), from.version, key.as_str()),
+        ("vault:kv/payments/store", Some(2), "password")
+    );
+    let asked: Vec<_> = spec.references().map(|it| it.path.as_str()).collect();
+    assert_eq!(
+        asked,
+        ["kv/payments/app", "kv/payments/app", "pki/issue/app", "pki/issue/app", "pki/issue/app", "kv/payments/store"]
+    );
 
     let [Document::Backend(app_role), Document::Backend(cert)] = &parsed("20_")[..] else { panic!() };
     let Provider::Vault(vault) = &app_role.provider else { panic!() };

@@ -161,11 +161,10 @@ async fn a_redirect_leads_nowhere() {
 async fn what_a_later_release_brings_is_refused_by_name() {
     let from = "from: {backend: vault, secret: kv/payments/db}";
     let file = format!("{{path: file, {from}}}");
-    let later: [(&str, String, String); 8] = [
+    let later: [(&str, String, String); 7] = [
         ("readers", "readers: {samePodOnly: true}".into(), file.clone()),
         ("notify", "notify: {signal: HUP}".into(), file.clone()),
         ("scope", "leases: {scope: serviceAccount}".into(), file.clone()),
-        ("format", String::new(), format!("{{path: file, {from}, format: dotenv}}")),
         ("template", String::new(), "{path: file, template: \"password={{ secret }}\"}".into()),
         ("optional", String::new(), format!("{{path: file, {from}, optional: true}}")),
         ("unknown", "unknown: 1".into(), file.clone()),

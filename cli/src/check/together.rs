@@ -15,6 +15,7 @@ use evanesce_engine::names::{BackendName, Namespace};
 use evanesce_engine::secret::SecretBytes;
 use evanesce_engine::secret_ref::SecretRef;
 use evanesce_engine::spec::backend::{BackendSpec, Provider};
+use evanesce_engine::spec::volume::FileSpec;
 use evanesce_engine::spec::{Document, VolumeSpec};
 
 use crate::check::classes::{Findings, Level};
@@ -71,9 +72,10 @@ fn in_the_clear(spec: &BackendSpec) -> Option<&'static str> {
 }
 
 fn volume(index: usize, namespace: &Namespace, spec: &VolumeSpec, backends: &Backends, found: &mut Found) {
-    for (number, file) in spec.files.iter().enumerate() {
+    let asked = |(number, file): (usize, _)| FileSpec::references(file).map(move |(key, it)| (number, key, it));
+    for (number, key, reference) in spec.files.iter().enumerate().flat_map(asked) {
         let mut add = |level, message: String| {
-            let message = format!("spec.files[{number}].from: {message}");
+            let message = format!("spec.files[{number}].{key}: {message}");
             // Files that ask the same hear the same; once is enough.
             let said = |(_, at, before): &(Level, usize, String)| {
                 *at == index && before.split_once(": ").map(|it| it.1) == message.split_once(": ").map(|it| it.1)
@@ -82,18 +84,18 @@ fn volume(index: usize, namespace: &Namespace, spec: &VolumeSpec, backends: &Bac
                 found.push((level, index, message));
             }
         };
-        match backends.get(&file.from.backend) {
+        match backends.get(&reference.backend) {
             None => {
-                add(Level::Warning, format!("SecretBackend {} is in none of these files", file.from.backend));
+                add(Level::Warning, format!("SecretBackend {} is in none of these files", reference.backend));
             }
             Some(None) => {}
-            Some(Some(handle)) => match permits(handle, namespace, &file.from) {
+            Some(Some(handle)) => match permits(handle, namespace, reference) {
                 Ok(true) => {}
                 Ok(false) => add(
                     Level::Note,
                     format!(
                         "no entry in spec.allow of SecretBackend {} lets a pod in namespace {namespace} read {}",
-                        file.from.backend, file.from.path
+                        reference.backend, reference.path
                     ),
                 ),
                 Err(error) => add(Level::Error, error.message().to_owned()),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use crate::spec::backend::VaultSpec;
 use crate::spec::form::Form;
 use crate::spec::rules::{self, Rule};
-use crate::spec::volume::{LeaseScope, OnStale};
+use crate::spec::volume::{Format, LeaseScope, OnStale};
 
 /// One map in a class.
 #[derive(Debug)]
@@ -562,7 +562,7 @@ pub static REFRESH: Table = Table {
 /// `spec.files[]`.
 pub static FILE: Table = Table {
     path: "spec.files[]",
-    about: "One file, or with `allKeys` a folder of files.",
+    about: "One file, or with `allKeys` a folder of files. [How a whole secret is written](../formats.md).",
     keys: &[
         key(
             "path",
@@ -572,12 +572,26 @@ pub static FILE: Table = Table {
         ),
         key("from", Form::Map(&FROM), "required", "Where the value comes from."),
         key("allKeys", Form::Boolean, "`false`", "One file for each key of the secret, below `path`."),
+        key(
+            "format",
+            Form::OneOf(Format::WORDS),
+            "`json`",
+            "How one file holds the whole secret. `json`: one object. `dotenv`: lines \
+             `KEY='value'` for shells, systemd and docker compose. `pem-bundle`: a certificate, those that lead to its \
+             authority, its private key. `pkcs12`: the same as a key store.",
+        ),
+        key(
+            "passwordFrom",
+            Form::Map(&PASSWORD_FROM),
+            "`changeit`",
+            "Where the password of a `pkcs12` comes from: a key of the same secret or of another one.",
+        ),
         key("mode", Form::Mode, "\"0440\" with fsGroup, else \"0400\"", "Permission bits."),
         key("uid", ID, "0", "The owner."),
         key("gid", ID, "the pod's fsGroup, else 0", "The group."),
     ],
-    later: &["default", "format", "optional", "readers", "template"],
-    rules: &[&rules::KEY_OR_KEYS],
+    later: &["default", "optional", "readers", "template"],
+    rules: &[&rules::KEY_OR_KEYS, &rules::FORMAT_OF_A_WHOLE, &rules::PASSWORD_OF_WHAT],
 };
 
 /// `spec.files[].from`.
@@ -585,23 +599,47 @@ pub static FROM: Table = Table {
     path: "spec.files[].from",
     about: "What is asked of a backend. Files that ask the same are answered by one read.",
     keys: &[
-        key("backend", Form::BackendName, "required", "The `SecretBackend`."),
-        key("secret", Form::SecretPath, "required", "The secret, as the backend's users write it: `kv/payments/db`."),
-        key("key", Form::Text { longest: 1024 }, "the whole secret, as JSON", "One key of the secret."),
-        key(
-            "version",
-            Form::Number { least: 1, most: i64::MAX as u64 },
-            "the newest",
-            "A fixed version, for backends that have numbered ones.",
-        ),
-        key("args", Form::Arguments, "none", "Arguments of the read, such as a certificate's `common_name`."),
+        FROM_BACKEND,
+        FROM_SECRET,
+        key("key", KEY_OF_A_SECRET, "the whole secret, as `format` says", "One key of the secret."),
+        FROM_VERSION,
+        FROM_ARGS,
     ],
     later: &["default", "optional"],
     rules: &[],
 };
 
+/// `spec.files[].passwordFrom`.
+pub static PASSWORD_FROM: Table = Table {
+    path: "spec.files[].passwordFrom",
+    about: "The password of a key store: printable ASCII, at least one character. It is asked for as the file itself is: \
+            `allow` has to let its secret be read, and another password is another file.",
+    keys: &[
+        FROM_BACKEND,
+        FROM_SECRET,
+        key("key", KEY_OF_A_SECRET, "required", "The key of the secret that holds it."),
+        FROM_VERSION,
+        FROM_ARGS,
+    ],
+    later: &[],
+    rules: &[],
+};
+
+const KEY_OF_A_SECRET: Form = Form::Text { longest: 1024 };
+const FROM_BACKEND: Key = key("backend", Form::BackendName, "required", "The `SecretBackend`.");
+const FROM_SECRET: Key =
+    key("secret", Form::SecretPath, "required", "The secret, as the backend's users write it: `kv/payments/db`.");
+const FROM_VERSION: Key = key(
+    "version",
+    Form::Number { least: 1, most: i64::MAX as u64 },
+    "the newest",
+    "A fixed version, for backends that have numbered ones.",
+);
+const FROM_ARGS: Key =
+    key("args", Form::Arguments, "none", "Arguments of the read, such as a certificate's `common_name`.");
+
 /// Every table, in the order of the reference page.
-pub static TABLES: [&Table; 20] = [
+pub static TABLES: [&Table; 21] = [
     &DOCUMENT,
     &METADATA,
     &BACKEND,
@@ -622,4 +660,5 @@ pub static TABLES: [&Table; 20] = [
     &LEASES,
     &FILE,
     &FROM,
+    &PASSWORD_FROM,
 ];

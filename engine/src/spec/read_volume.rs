@@ -14,7 +14,7 @@ use crate::spec::keys;
 use crate::spec::rules;
 use crate::spec::section::{Field, Section};
 use crate::spec::values;
-use crate::spec::volume::{FileSpec, LeaseScope, MaxStale, OnStale, Refresh, Select, VolumeSpec};
+use crate::spec::volume::{FileSpec, Format, LeaseScope, MaxStale, OnStale, Password, Refresh, Select, VolumeSpec};
 
 /// Reads `spec`.
 pub(super) fn read(field: &Field<'_>) -> Result<VolumeSpec, Error> {
@@ -80,11 +80,13 @@ fn file(file: &Section<'_>) -> Result<FileSpec, Error> {
         let key = from.get("key").map(|key| key.text().map(str::to_owned)).transpose()?;
         Ok((reference(from)?, key))
     })?;
+    let format = format(file)?;
     let select = match (all_keys, key) {
         (true, Some(_)) => return Err(file.breaks(&rules::KEY_OR_KEYS)),
+        (true, None) | (false, Some(_)) if format.is_some() => return Err(file.breaks(&rules::FORMAT_OF_A_WHOLE)),
         (true, None) => Select::EachKey,
         (false, Some(key)) => Select::Key(key),
-        (false, None) => Select::Whole,
+        (false, None) => Select::Whole(format.unwrap_or(Format::Json)),
     };
     Ok(FileSpec {
         path: file.require("path")?.parse(FilePath::parse)?,
@@ -94,6 +96,23 @@ fn file(file: &Section<'_>) -> Result<FileSpec, Error> {
         uid: file.get("uid").map(Field::number).transpose()?,
         gid: file.get("gid").map(Field::number).transpose()?,
     })
+}
+
+fn format(file: &Section<'_>) -> Result<Option<Format>, Error> {
+    let word = file.get("format").map(values::one_of).transpose()?;
+    let password = file.get("passwordFrom").map(|from| {
+        from.map(|from| Ok(Password { from: reference(from)?, key: from.require("key")?.text()?.to_owned() }))
+    });
+    let password = password.transpose()?;
+    if password.is_some() && word != Some("pkcs12") {
+        return Err(file.breaks(&rules::PASSWORD_OF_WHAT));
+    }
+    Ok(word.map(|word| match word {
+        "dotenv" => Format::Dotenv,
+        "pem-bundle" => Format::PemBundle,
+        "pkcs12" => Format::Pkcs12 { password },
+        _ => Format::Json,
+    }))
 }
 
 fn reference(from: &Section<'_>) -> Result<SecretRef, Error> {

@@ -71,6 +71,14 @@ pub(super) static KEY_OR_KEYS: Rule = Rule {
     words: "`allKeys` and `from.key` exclude each other",
     cel: "!(has(self.allKeys) && self.allKeys && has(self.from.key))",
 };
+pub(super) static FORMAT_OF_A_WHOLE: Rule = Rule {
+    words: "`format` is that of a whole secret in one file: it excludes `allKeys` and `from.key`",
+    cel: "!has(self.format) || !(has(self.allKeys) && self.allKeys) && !has(self.from.key)",
+};
+pub(super) static PASSWORD_OF_WHAT: Rule = Rule {
+    words: "`passwordFrom` says with which password a key store is written: it needs `format: pkcs12`",
+    cel: "!has(self.passwordFrom) || has(self.format) && self.format == 'pkcs12'",
+};
 /// Folders of files may be shared: which names they hold is known later. Each is compared with each, so the API server's
 /// budget for one rule ends here, at 64 files with the longest of paths.
 pub(super) static ONE_PLACE: Rule = Rule {

@@ -32,6 +32,11 @@ impl VolumeSpec {
     pub const DEFAULT_KEEP_PREVIOUS: Duration = Duration::from_secs(10);
     /// How long what was lent stays valid after a swap where the class does not say.
     pub const DEFAULT_OVERLAP: Duration = Duration::from_secs(30);
+
+    /// What is asked for its files.
+    pub fn references(&self) -> impl Iterator<Item = &SecretRef> {
+        self.files.iter().flat_map(FileSpec::references).map(|(_, reference)| reference)
+    }
 }
 
 /// Who shares what is lent.
@@ -120,6 +125,17 @@ pub struct FileSpec {
     pub gid: Option<u32>,
 }
 
+impl FileSpec {
+    /// What is asked for it, with the key of the class that says so.
+    pub fn references(&self) -> impl Iterator<Item = (&'static str, &SecretRef)> {
+        let password = match &self.select {
+            Select::Whole(Format::Pkcs12 { password: Some(password) }) => Some(("passwordFrom", &password.from)),
+            _ => None,
+        };
+        [("from", &self.from)].into_iter().chain(password)
+    }
+}
+
 /// Which part of a secret a file holds.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Select {
@@ -127,6 +143,46 @@ pub enum Select {
     EachKey,
     /// `key: NAME`: that value as it is.
     Key(String),
-    /// Neither: the whole secret as one JSON object.
-    Whole,
+    /// Neither: the whole secret in one file.
+    Whole(Format),
+}
+
+/// How one file holds a whole secret.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Lines `KEY='value'`.
+    Dotenv,
+    /// One JSON object.
+    Json,
+    /// A certificate, those that lead to its authority, and its private key.
+    PemBundle,
+    /// The same as a key store.
+    Pkcs12 {
+        /// Its password; a fixed one where absent.
+        password: Option<Password>,
+    },
+}
+
+impl Format {
+    /// What a class says for each.
+    pub const WORDS: &[&str] = &["dotenv", "json", "pem-bundle", "pkcs12"];
+
+    /// As a class says it.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Dotenv => "dotenv",
+            Self::Json => "json",
+            Self::PemBundle => "pem-bundle",
+            Self::Pkcs12 { .. } => "pkcs12",
+        }
+    }
+}
+
+/// Where a password is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Password {
+    /// Which secret.
+    pub from: SecretRef,
+    /// Which key of it.
+    pub key: String,
 }

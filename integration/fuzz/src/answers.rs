@@ -14,7 +14,7 @@ use evanesce_engine::render::render;
 use evanesce_engine::secret::{Secret, ValueKind};
 use evanesce_engine::secret_ref::{SecretPath, SecretRef};
 use evanesce_engine::spec::VolumeSpec;
-use evanesce_engine::spec::volume::{FileSpec, Refresh, Select};
+use evanesce_engine::spec::volume::{FileSpec, Format, Refresh, Select};
 use serde_json::Value;
 
 /// The kind of answer, and its body.
@@ -53,7 +53,14 @@ fn secret(read: Option<Secret>, body: &[u8], at: &str) {
         args: BTreeMap::new(),
     };
     let path = FilePath::parse("all").expect("a path");
-    let whole = FileSpec { path, from: reference.clone(), select: Select::Whole, mode: None, uid: None, gid: None };
+    let whole = FileSpec {
+        path,
+        from: reference.clone(),
+        select: Select::Whole(Format::Json),
+        mode: None,
+        uid: None,
+        gid: None,
+    };
     let spec = VolumeSpec {
         refresh: Refresh::default(),
         keep_previous: VolumeSpec::DEFAULT_KEEP_PREVIOUS,
