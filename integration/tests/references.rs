@@ -164,7 +164,6 @@ async fn what_a_later_release_brings_is_refused_by_name() {
     let later: [(&str, String, String); 7] = [
         ("readers", "readers: {samePodOnly: true}".into(), file.clone()),
         ("notify", "notify: {signal: HUP}".into(), file.clone()),
-        ("scope", "leases: {scope: serviceAccount}".into(), file.clone()),
         ("template", String::new(), "{path: file, template: \"password={{ secret }}\"}".into()),
         ("optional", String::new(), format!("{{path: file, {from}, optional: true}}")),
         ("unknown", "unknown: 1".into(), file.clone()),
