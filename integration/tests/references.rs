@@ -161,7 +161,7 @@ async fn a_redirect_leads_nowhere() {
 async fn what_a_later_release_brings_is_refused_by_name() {
     let from = "from: {backend: vault, secret: kv/payments/db}";
     let file = format!("{{path: file, {from}}}");
-    let later: [(&str, String, String); 7] = [
+    let later: [(&str, String, String); 6] = [
         ("readers", "readers: {samePodOnly: true}".into(), file.clone()),
         ("notify", "notify: {signal: HUP}".into(), file.clone()),
         ("template", String::new(), "{path: file, template: \"password={{ secret }}\"}".into()),
