@@ -8,8 +8,10 @@
 pub(crate) mod burst;
 pub(crate) mod cold;
 pub(crate) mod fresh;
+pub(crate) mod idle;
 pub(crate) mod memory;
 pub(crate) mod republish;
+pub(crate) mod rotate;
 pub(crate) mod start;
 pub(crate) mod throughput;
 
@@ -47,8 +49,10 @@ pub(crate) async fn run(bench: &str, site: &Site, effort: Effort) -> Result<Foun
         "cold" => cold::run(site, effort).await,
         "fresh" => fresh::run(site, effort).await,
         "republish" => republish::run(site, effort).await,
+        "rotate" => rotate::run(site, effort).await,
         "burst" => burst::run(site, effort).await,
         "memory" => memory::run(site).await,
+        "idle" => idle::run(site, effort).await,
         "start" => start::run(site, effort).await,
         "throughput" => throughput::run(site, effort).await,
         other => bail!("no bench {other}"),

@@ -8,6 +8,8 @@
 mod bare;
 mod benches;
 mod limit;
+mod page;
+mod processor;
 mod report;
 mod rows;
 mod samples;
@@ -23,9 +25,9 @@ use evanesce_integration::binaries;
 
 use crate::benches::{Effort, Found};
 use crate::limit::Work;
-use crate::report::Figure;
+use crate::page::Measured;
+use crate::report::{Figure, Place};
 use crate::rows::ROWS;
-use crate::samples::Samples;
 use crate::site::Site;
 use crate::svg::Panel;
 
@@ -44,8 +46,8 @@ struct Args {
     /// A tenth of the rounds: to see that it works.
     #[arg(long)]
     quick: bool,
-    /// Writes the figures into docs/benchmarks.md, with their picture beside it.
-    #[arg(long, conflicts_with = "names")]
+    /// Writes the figures into docs/benchmarks.md, with their picture beside it; what is not measured now stays as it is.
+    #[arg(long, conflicts_with = "quick")]
     docs: bool,
     /// Is the server to compare with, at this socket.
     #[arg(long, hide = true, num_args = 2, value_names = ["WORK", "SOCKET"])]
@@ -91,36 +93,37 @@ fn chosen(names: &[String]) -> Result<Vec<&'static str>> {
 
 async fn measure(args: &Args, benches: &[&'static str]) -> Result<()> {
     let site = Site::start().await?;
+    let place = Place::here()?;
     let rounds = if args.quick { ", a tenth of the rounds" } else { "" };
-    let place = report::place()? + rounds;
+    let caption = format!("{}, {}{rounds}", place.day, place.machine);
     let pictures = binaries::target_directory()?.join("bench");
     fs::create_dir_all(&pictures)?;
-    let mut figures = Vec::new();
-    let mut panels: Vec<(&str, Vec<Samples>)> = Vec::new();
+    let mut all = Vec::new();
     for bench in benches {
         eprintln!("bench: {bench}");
         let found =
             benches::run(bench, &site, Effort { quick: args.quick }).await.with_context(|| (*bench).to_owned())?;
-        let new = figures_of(bench, &found);
+        let figures = figures_of(bench, &found);
         match args.output {
-            Output::Table => println!("{}\n{}", report::table(&new), report::distributions(&found.samples)),
-            Output::Json => new.iter().for_each(|figure| println!("{}", report::line(figure))),
+            Output::Table => println!("{}\n{}", report::table(&figures), report::distributions(&found.samples)),
+            Output::Json => figures.iter().for_each(|figure| println!("{}", report::line(figure))),
         }
-        figures.extend(new);
         if !found.samples.is_empty() {
-            let picture = svg::draw(&[Panel { title: bench, samples: &found.samples }], &place);
-            fs::write(pictures.join(format!("{bench}.svg")), picture)?;
-            panels.push((bench, found.samples));
+            let picture = svg::draw(&Panel { title: bench, samples: &found.samples });
+            fs::write(pictures.join(format!("{bench}.svg")), svg::join(&[picture], &caption))?;
         }
+        all.push(Measured { bench, figures, samples: found.samples });
     }
     eprintln!("bench: pictures are in {}", pictures.display());
     if args.docs {
         let docs = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs"));
-        let all: Vec<Panel<'_>> = panels.iter().map(|(title, samples)| Panel { title, samples }).collect();
-        fs::write(docs.join("benchmarks.svg"), svg::draw(&all, &place))?;
-        let samples: Vec<Samples> = panels.iter().flat_map(|(_, samples)| samples.iter().cloned()).collect();
-        let path = docs.join("benchmarks.md");
-        fs::write(&path, report::page(&fs::read_to_string(&path)?, &figures, &samples, &place)?)?;
+        let write = |file: &str, renew: &dyn Fn(&str) -> Result<String>| -> Result<()> {
+            let path = docs.join(file);
+            let old = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+            Ok(fs::write(&path, renew(&old)?)?)
+        };
+        write("benchmarks.svg", &|old| Ok(page::picture(old, &all, &place)))?;
+        write("benchmarks.md", &|old| page::text(old, &all, &place))?;
     }
     Ok(())
 }

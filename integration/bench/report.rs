@@ -1,9 +1,8 @@
 // SPDX-FileCopyrightText: The Evanesce Authors
 // SPDX-License-Identifier: Apache-2.0
 
-//! Figures as a table, as lines of JSON, and as the page in `docs`.
+//! Figures as a table and as lines of JSON; [`page`](crate::page) has them as the page in `docs`.
 
-use std::fmt::Write as _;
 use std::fs;
 
 use anyhow::{Context, Result};
@@ -13,10 +12,6 @@ use time::OffsetDateTime;
 use crate::rows::Row;
 use crate::samples::Samples;
 use crate::svg::time;
-
-/// Between these lines, the page in `docs` is written by [`page`].
-const BEGIN: &str = "<!-- figures: written by integration/bench/run --docs -->";
-const END: &str = "<!-- end of figures -->";
 
 /// A row with its value, if it could be measured here.
 pub(crate) struct Figure {
@@ -41,7 +36,8 @@ impl Figure {
         }
     }
 
-    fn cells(&self) -> [String; 6] {
+    /// As [`HEAD`] says.
+    pub(crate) fn cells(&self) -> [String; 6] {
         let met = match self.met() {
             None => "",
             Some(true) => "yes",
@@ -93,42 +89,32 @@ pub(crate) fn line(figure: &Figure) -> Value {
     json!({"name": name, "value": figure.value, "unit": unit, "target": target.text(), "met": figure.met()})
 }
 
-/// When and on what.
-pub(crate) fn place() -> Result<String> {
-    let now = OffsetDateTime::now_utc();
-    let processors = fs::read_to_string("/proc/cpuinfo")?;
-    let model = processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    let model = model.trim_start_matches([' ', '\t', ':']);
-    let count = std::thread::available_parallelism()?;
-    let memory = fs::read_to_string("/proc/meminfo")?;
-    let memory: u64 = memory.split_whitespace().nth(1).context("odd /proc/meminfo")?.parse()?;
-    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let kernel = kernel.split('-').next().unwrap_or_default().trim();
-    Ok(format!(
-        "{:04}-{:02}-{:02}, {count} processors ({model}), {} GiB of memory, Linux {kernel}",
-        now.year(),
-        u8::from(now.month()),
-        now.day(),
-        memory >> 20,
-    ))
+/// When and on what something is measured.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// As `2026-11-21`.
+    pub day: String,
+    /// Processors, memory, kernel.
+    pub machine: String,
 }
 
-/// `old` with new figures between its marks.
-pub(crate) fn page(old: &str, figures: &[Figure], samples: &[Samples], place: &str) -> Result<String> {
-    let (before, rest) = old.split_once(BEGIN).context("the page has no place for figures")?;
-    let (_, after) = rest.split_once(END).context("the page's figures have no end")?;
-    let mut text = format!("{before}{BEGIN}\n\nMeasured on {place}.\n\n");
-    text.push_str("| figure | value | target | met | incumbent | what |\n| --- | ---: | --- | --- | ---: | --- |\n");
-    for figure in figures {
-        let [name, value, unit, target, met, incumbent] = figure.cells();
-        let _ = writeln!(text, "| `{name}` | {value} {unit} | {target} | {met} | {incumbent} | {} |", figure.row.what);
+impl Place {
+    /// Now and here.
+    pub(crate) fn here() -> Result<Self> {
+        let now = OffsetDateTime::now_utc();
+        let processors = fs::read_to_string("/proc/cpuinfo")?;
+        let model = processors.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
+        let model = model.trim_start_matches([' ', '\t', ':']);
+        let count = std::thread::available_parallelism()?;
+        let memory = fs::read_to_string("/proc/meminfo")?;
+        let memory: u64 = memory.split_whitespace().nth(1).context("odd /proc/meminfo")?.parse()?;
+        let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
+        let kernel = kernel.split('-').next().unwrap_or_default().trim();
+        Ok(Self {
+            day: format!("{:04}-{:02}-{:02}", now.year(), u8::from(now.month()), now.day()),
+            machine: format!("{count} processors ({model}), {} GiB of memory, Linux {kernel}", memory >> 20),
+        })
     }
-    text.push_str("\n| distribution | n | p50 | p99 | longest |\n| --- | ---: | ---: | ---: | ---: |\n");
-    for each in samples {
-        let (p50, p99, most) = (time(each.median()), time(each.quantile(0.99)), time(each.quantile(1.0)));
-        let _ = writeln!(text, "| {} | {} | {p50} | {p99} | {most} |", each.name, each.len());
-    }
-    Ok(format!("{text}\n{END}{after}"))
 }
 
 #[cfg(test)]

@@ -6,24 +6,38 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use evanesce_integration::kubelet::Kubelet;
 use evanesce_integration::many;
 use evanesce_integration::openbao::OpenBao;
 use evanesce_integration::plugin::{Options, Plugin};
 use evanesce_integration::scratch::Scratch;
+use evanesce_integration::sight;
 use evanesce_integration::token_review::{Claims, Token, TokenReview, WorkloadName};
 use evanesce_integration::world::{self, AUDIENCE, Setup, World};
 use evanesce_proto::csi::node_client::NodeClient;
 use evanesce_proto::csi::{NodeGetInfoRequest, NodePublishVolumeRequest};
 use evanesce_proto::kubelet::Publish;
+use evanesce_proto::node::node_admin_client::NodeAdminClient;
+use evanesce_proto::node::{Outcome, RefreshRequest, Refreshed};
+use hyper_util::rt::TokioIo;
 use rustix::mount::{MountFlags, mount};
-use tonic::transport::Channel;
+use tokio::net::UnixStream;
+use tonic::transport::{Channel, Endpoint};
 
 /// A class with one secret.
-pub(crate) const ONE: Class = Class { name: "one", secrets: 1 };
+pub(crate) const ONE: Class = Class { name: "one", secrets: 1, refresh: "every: 1h" };
 /// A class with ten.
-pub(crate) const TEN: Class = Class { name: "ten", secrets: 10 };
+pub(crate) const TEN: Class = Class { name: "ten", secrets: 10, refresh: "every: 1h" };
+/// A class with one secret that is asked for every five minutes.
+pub(crate) const OFTEN: Class = Class { name: "often", secrets: 1, refresh: "every: 5m" };
+/// A tenth of that, for a tenth of the volumes.
+pub(crate) const OFTEN_QUICK: Class = Class { name: "often-quick", secrets: 1, refresh: "every: 30s" };
+/// A class with one secret that is asked for every second.
+pub(crate) const LIVELY: Class = Class { name: "lively", secrets: 1, refresh: "every: 1s, jitter: 0%" };
+
+/// All of them.
+const CLASSES: [Class; 5] = [ONE, TEN, OFTEN, OFTEN_QUICK, LIVELY];
 
 /// A `SecretVolume` with so many files, each from a secret of its own.
 #[derive(Clone, Copy)]
@@ -32,11 +46,13 @@ pub(crate) struct Class {
     pub name: &'static str,
     /// How many.
     pub secrets: usize,
+    /// When they are asked for, in YAML.
+    refresh: &'static str,
 }
 
 impl Class {
     fn yaml(self) -> String {
-        many::class(self.name, "vault", self.secrets)
+        many::class(self.name, "vault", self.secrets).replace("every: 1h", self.refresh)
     }
 }
 
@@ -54,10 +70,17 @@ pub(crate) struct Site {
 impl Site {
     /// Starts it.
     pub(crate) async fn start() -> Result<Self> {
-        let world = Setup::default().log("info").class(&ONE.yaml()).class(&TEN.yaml()).openbao().await?;
+        let setup = Setup::default().log("info");
+        let world = CLASSES.iter().fold(setup, |setup, class| setup.class(&class.yaml())).openbao().await?;
+        let site = Self { world };
+        site.write(TEN, "p").await?;
+        Ok(site)
+    }
+
+    /// Writes a class's secrets anew, so that their values begin with this.
+    pub(crate) async fn write(&self, class: Class, begin: &str) -> Result<()> {
         // A kilobyte, as a key or a certificate has.
-        many::fill(&world.backend, TEN.secrets, |_| "p".repeat(1024)).await?;
-        Ok(Self { world })
+        many::fill(&self.world.backend, class.secrets, |_| format!("{begin:p<1024}")).await
     }
 
     /// The backend.
@@ -106,6 +129,12 @@ pub(crate) fn pods_in_memory(scratch: &Scratch) -> Result<PathBuf> {
     Ok(pods)
 }
 
+/// What hundreds of volumes may reserve is above what a namespace may hold by default.
+pub(crate) fn roomy() -> Options {
+    let arguments = ["--node-tmpfs-limit=2Gi", "--namespace-tmpfs-limit=2Gi"].map(String::from).to_vec();
+    Options { arguments, ..Options::default() }
+}
+
 /// Another pod of the same service account.
 pub(crate) fn sibling(pod: &WorkloadName) -> WorkloadName {
     let new = WorkloadName::new(&pod.namespace, &pod.service_account, &pod.pod);
@@ -152,6 +181,29 @@ pub(crate) async fn call(mut client: NodeClient<Channel>, request: NodePublishVo
     let begun = Instant::now();
     client.node_publish_volume(request).await?;
     Ok(begun.elapsed())
+}
+
+/// Has a volume refreshed as `evanesce refresh` does: one call on the plugin's own socket, with a dial, which waits until the
+/// new files are there.
+pub(crate) async fn refresh(node: &Node<'_>, volume: &Publish) -> Result<()> {
+    let socket = node.plugin.admin_socket();
+    let dial = tower::service_fn(move |_| {
+        let socket = socket.clone();
+        async move { UnixStream::connect(socket).await.map(TokioIo::new) }
+    });
+    let channel = Endpoint::from_static("http://localhost").connect_with_connector(dial).await?;
+    let wait = Some(Duration::from_secs(20).try_into()?);
+    let request = RefreshRequest { volumes: vec![volume.volume_id().to_owned()], wait };
+    let answer = NodeAdminClient::new(channel).refresh(request).await?.into_inner();
+    let outcomes: Vec<Outcome> = answer.volumes.iter().map(Refreshed::outcome).collect();
+    ensure!(outcomes == [Outcome::Replaced], "the refresh came to {outcomes:?}");
+    Ok(())
+}
+
+/// Whether every file of a pod's volume begins with this, as its pod reads them: all from one generation.
+pub(crate) fn shows(volume: &Publish, class: Class, begin: &str) -> Result<bool> {
+    let files = sight::generation(volume.target_path())?;
+    Ok(files.len() == class.secrets && files.values().all(|value| value.starts_with(begin.as_bytes())))
 }
 
 /// A publish with a dial, as kubelet does it.

@@ -27,15 +27,47 @@ pub(crate) struct Panel<'a> {
     pub samples: &'a [Samples],
 }
 
+/// A panel as it stands in a picture.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Drawn(String);
+
+impl Drawn {
+    /// The first word above it.
+    pub(crate) fn title(&self) -> &str {
+        let text = self.0.split_once(TITLE).map_or("", |(_, rest)| rest);
+        text.split(['<', ' ']).next().unwrap_or_default()
+    }
+
+    fn height(&self) -> f64 {
+        HEIGHT + LINE * self.0.matches("<polyline").count() as f64 + LINE
+    }
+}
+
+/// What a panel's title follows, and nothing else.
+const TITLE: &str = r#" font-weight="bold">"#;
+
+/// The panels of a picture that [`join`] made.
+pub(crate) fn panels(picture: &str) -> Vec<Drawn> {
+    let groups = picture.split("<g transform=").skip(1);
+    groups.filter_map(|group| Some(Drawn(group.split_once('>')?.1.split_once("</g>")?.0.to_owned()))).collect()
+}
+
+/// One panel by itself.
+pub(crate) fn draw(panel: &Panel<'_>) -> Drawn {
+    let mut body = String::new();
+    draw_panel(&mut body, panel);
+    Drawn(body)
+}
+
 /// Panels below each other, and a line of text below them all.
-pub(crate) fn draw(panels: &[Panel<'_>], caption: &str) -> String {
+pub(crate) fn join(panels: &[Drawn], caption: &str) -> String {
     let mut body = String::new();
     let mut y = 0.0;
     for panel in panels {
         let _ = write!(body, r#"<g transform="translate(0 {y})">"#);
-        draw_panel(&mut body, panel);
+        body.push_str(&panel.0);
         body.push_str("</g>\n");
-        y += height(panel);
+        y += panel.height();
     }
     let total = y + 2.0 * LINE;
     let _ = writeln!(body, r#"<text x="{LEFT}" y="{}">{}</text>"#, y + LINE, escape(caption));
@@ -47,13 +79,8 @@ pub(crate) fn draw(panels: &[Panel<'_>], caption: &str) -> String {
     )
 }
 
-fn height(panel: &Panel<'_>) -> f64 {
-    HEIGHT + LINE * panel.samples.len() as f64 + LINE
-}
-
 fn draw_panel(out: &mut String, panel: &Panel<'_>) {
-    let _ =
-        writeln!(out, r#"<text x="{LEFT}" y="20" font-size="14" font-weight="bold">{}</text>"#, escape(panel.title));
+    let _ = writeln!(out, r#"<text x="{LEFT}" y="20" font-size="14"{TITLE}{}</text>"#, escape(panel.title));
     let axis = Axis::around(panel.samples);
     let (bottom, right) = (HEIGHT - BOTTOM, WIDTH - RIGHT);
     for (value, label) in axis.ticks() {

@@ -17,7 +17,7 @@ use crate::samples::Samples;
 use crate::site::{Class, Node, ONE, Site, TEN, call, open};
 
 /// Rounds that are not counted: the first make files, threads and sessions that the others find.
-const WARM_UP: usize = 5;
+pub(super) const WARM_UP: usize = 5;
 
 /// Measures it.
 pub(crate) async fn run(site: &Site, effort: Effort) -> Result<Found> {
@@ -39,12 +39,7 @@ pub(crate) async fn run(site: &Site, effort: Effort) -> Result<Found> {
                 let who = (round + turn) % 3;
                 times[who] = match who {
                     0 => publish(site, &node, class).await?,
-                    1 => {
-                        let begun = Instant::now();
-                        let client = bare.client()?;
-                        let made = begun.elapsed();
-                        made + fetch(site, &bare, &client, class).await?
-                    }
+                    1 => dial_and_fetch(site, &bare, class).await?,
                     _ => fetch(site, &bare, &kept, class).await?,
                 };
             }
@@ -69,7 +64,16 @@ async fn publish(site: &Site, node: &Node<'_>, class: Class) -> Result<Duration>
     Ok(time)
 }
 
-async fn fetch(site: &Site, bare: &Bare, client: &Client, class: Class) -> Result<Duration> {
+/// What a client takes that dials anew.
+pub(super) async fn dial_and_fetch(site: &Site, bare: &Bare, class: Class) -> Result<Duration> {
+    let begun = Instant::now();
+    let client = bare.client()?;
+    let made = begun.elapsed();
+    Ok(made + fetch(site, bare, &client, class).await?)
+}
+
+/// What a client takes that is there already.
+pub(super) async fn fetch(site: &Site, bare: &Bare, client: &Client, class: Class) -> Result<Duration> {
     let token = site.token(&site.stranger())?;
     let begun = Instant::now();
     bare.fetch(client, &token.token, class.secrets).await?;

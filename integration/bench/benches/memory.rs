@@ -16,7 +16,7 @@ use super::burst::VOLUMES;
 use crate::site::{Node, Site, TEN, sibling};
 
 /// What the plugin is given to give back what it needs no more.
-const QUIET: Duration = Duration::from_secs(15);
+pub(super) const QUIET: Duration = Duration::from_secs(15);
 
 /// Measures it.
 pub(crate) async fn run(site: &Site) -> Result<Found> {

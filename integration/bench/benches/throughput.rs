@@ -7,23 +7,16 @@ use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use evanesce_integration::kubelet::Kubelet;
-use evanesce_integration::plugin::Options;
 use evanesce_proto::kubelet::Publish;
 use futures_util::stream::{self, StreamExt as _, TryStreamExt as _};
 
 use super::{Effort, Found};
 use crate::limit::{Limit, Work};
 use crate::samples::Samples;
-use crate::site::{ONE, Site, dial_and_call, sibling};
+use crate::site::{ONE, Site, dial_and_call, roomy, sibling};
 
 /// Volumes in one round: done before what was fetched for the first is too old.
 const VOLUMES: usize = 400;
-
-/// What 400 volumes may reserve is above what a namespace may hold by default.
-fn roomy() -> Options {
-    let arguments = ["--node-tmpfs-limit=1Gi", "--namespace-tmpfs-limit=1Gi"].map(String::from).to_vec();
-    Options { arguments, ..Options::default() }
-}
 
 /// Measures it.
 pub(crate) async fn run(site: &Site, effort: Effort) -> Result<Found> {
